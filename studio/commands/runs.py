@@ -1,0 +1,203 @@
+"""`runs` and `adapters`: what was trained, and the versions that came of it."""
+
+from typing import Annotated
+
+import typer
+
+from studio.commands.common import Commands, Json, comparison, emit, note, open_studio, say, table
+from studio.commands.train import finish, watch
+from studio.domain.words import duration, interval, run_title, size, when
+
+runs = Commands(help="List, show, watch and stop runs.")
+adapters = Commands(help="List, show, choose and remove the versions of adapters.")
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `runs list` shows it.")]
+Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a folder.")]
+
+
+@runs.command("list")
+def list_runs(
+    status: Annotated[str | None, typer.Option(help="Only runs in this state, as training or failed.")] = None,
+    json: Json = False,
+) -> None:
+    """List the runs, newest first."""
+    from studio.domain.records import Status
+
+    if status is not None and status not in list(Status):
+        raise typer.BadParameter(f"the states are {', '.join(Status)}.", param_hint="--status")
+    found = open_studio().runs.list(Status(status) if status else None)
+    if json:
+        emit(found)
+    elif not found:
+        say("No runs yet. `peft-studio train` starts one.")
+    else:
+        rows = [
+            (
+                run.id,
+                run.status.capitalize(),
+                f"{run.step:,} of {run.steps:,}" if run.steps else "",
+                "" if run.loss is None else f"{run.loss:.3f}",
+                run.model,
+                run.method,
+                run.adapter or "",
+                when(run.created),
+            )
+            for run in found
+        ]
+        table(("Run", "State", "Step", "Loss", "Model", "Method", "Adapter", "Started"), rows, right=(2, 3))
+
+
+@runs.command("show")
+def show_run(run: RunId, json: Json = False) -> None:
+    """Show one run."""
+    found = open_studio().runs.get(run)
+    if json:
+        emit(found)
+        return
+    facts = {
+        "State": found.status.capitalize() + (f". {found.error} {found.hint}" if found.error else ""),
+        "Now": found.phase,
+        "Step": f"{found.step:,} of {found.steps:,}" if found.steps else "",
+        "Left": interval(*found.seconds_left) if found.seconds_left else "",
+        "Training loss": "" if found.loss is None else f"{found.loss:.3f}",
+        "Held-out loss": "" if found.eval_loss is None else f"{found.eval_loss:.3f}",
+        "of the base": "" if found.base_loss is None else f"{found.base_loss:.3f}",
+        "Speed": f"{found.tokens_per_second:,.0f} tokens/s" if found.tokens_per_second else "",
+        "Memory": size(found.memory_bytes) if found.memory_bytes else "",
+        "Time": duration(found.seconds) if found.seconds else "",
+        "Model": found.model,
+        "Data": found.dataset,
+        "Method": found.method,
+        "Adapter": found.adapter or "",
+        "Folder": found.path,
+    }
+    say(run_title(found.id))
+    table(("", ""), [(name, value) for name, value in facts.items() if value])
+    if found.result.get("eval"):
+        comparison(found.result["eval"])
+
+
+@runs.command("tail")
+def tail_run(
+    run: RunId,
+    lines: Annotated[int, typer.Option(help="Lines of the engine's log to show first.", min=0)] = 10,
+    json: Json = False,
+) -> None:
+    """Watch a run until it ends; Ctrl-C leaves it running."""
+    studio = open_studio()
+    found = studio.runs.get(run)
+    if lines:
+        note(studio.runs.log(run, lines))
+    if found.status.active:
+        note("Ctrl-C ends only the watching.")
+        found = watch(studio, found)
+    finish(studio, found, False, json)
+
+
+@runs.command("stop")
+def stop_run(
+    run: RunId,
+    force: Annotated[bool, typer.Option("--force", help="End the engine at once, without an adapter.")] = False,
+    json: Json = False,
+) -> None:
+    """Stop a run at its next step; the adapter so far is kept."""
+    studio = open_studio()
+    before = studio.runs.get(run)
+    found = studio.runs.stop(run, force=force)
+    if json:
+        emit(found)
+    elif not before.status.active:
+        say(f"{run_title(run)} is over already: {before.status}.")
+    else:
+        say(f"{run_title(run)} stops at its next step." if found.status.active else f"{run_title(run)} has ended.")
+
+
+@adapters.command("list")
+def list_adapters(
+    name: Annotated[str | None, typer.Option(help="Only the versions of this name.")] = None,
+    base: Annotated[str | None, typer.Option(help="Only adapters of this base model.")] = None,
+    json: Json = False,
+) -> None:
+    """List the versions, newest first; of each name one is active: the one the bare name stands for."""
+    found = open_studio().adapters.list(name, base)
+    if json:
+        emit([adapter.model_dump() | {"ref": adapter.ref} for adapter in found])
+    elif not found:
+        say("No adapters yet. A finished run puts one here.")
+    else:
+        rows = [
+            (
+                adapter.ref,
+                "Active" if adapter.active else "",
+                adapter.base,
+                adapter.method,
+                adapter.run,
+                size(adapter.bytes),
+                when(adapter.created),
+            )
+            for adapter in found
+        ]
+        table(("Adapter", "", "Base model", "Method", "Run", "Size", "Made"), rows, right=(5,))
+
+
+@adapters.command("show")
+def show_adapter(adapter: Ref, json: Json = False) -> None:
+    """Show one version and how it did."""
+    found = open_studio().adapters.get(adapter)
+    if json:
+        emit(found.model_dump() | {"ref": found.ref})
+        return
+    facts = {
+        "State": "Active" if found.active else "",
+        "Base model": found.base,
+        "Method": found.method,
+        "Run": found.run,
+        "Size": size(found.bytes),
+        "Made": when(found.created) if found.created else "",
+        "Folder": found.path,
+    }
+    say(found.ref)
+    table(("", ""), [(name, value) for name, value in facts.items() if value])
+    if "base" in found.metrics:
+        comparison(found.metrics)
+    else:
+        say(found.metrics.get("verdict", "Not measured."))
+
+
+@adapters.command("activate")
+def activate_adapter(adapter: Ref, json: Json = False) -> None:
+    """Let the name alone stand for this version."""
+    found = open_studio().adapters.activate(adapter)
+    if json:
+        emit(found.model_dump() | {"ref": found.ref})
+    else:
+        say(f"{found.name} now stands for v{found.version}.")
+
+
+@adapters.command("remove")
+def remove_adapter(
+    adapter: Ref,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete one version; its run stays."""
+    studio = open_studio()
+    found = studio.adapters.get(adapter)
+    if not yes and not typer.confirm(f"Delete {found.ref}, {size(found.bytes)}?", err=True):
+        raise typer.Exit
+    studio.adapters.remove(found.ref)
+    if json:
+        emit({"removed": found.ref, "bytes": found.bytes})
+    else:
+        say(f"{found.ref} is deleted.")
+
+
+@runs.callback(invoke_without_command=True)
+def runs_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_runs()
+
+
+@adapters.callback(invoke_without_command=True)
+def adapters_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_adapters()

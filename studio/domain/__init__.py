@@ -1,0 +1,1 @@
+"""What things are: pydantic models and pure functions, no I/O."""

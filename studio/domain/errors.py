@@ -1,0 +1,49 @@
+"""The errors a user may see: what is wrong, and the next step."""
+
+
+class StudioError(Exception):
+    """Something the user can act on. `message` says what is wrong with which thing, `hint` the next step."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class DataError(StudioError):
+    """The data file cannot be used as it is."""
+
+
+class NeedsMapping(DataError):
+    """The columns are readable but their meaning is not clear; the user must map them.
+
+    `suggestion` is a map to begin with, `samples` the first value of each column.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str,
+        columns: list[str] | None = None,
+        suggestion: dict[str, str] | None = None,
+        samples: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint)  # the rest has defaults, so that the error can be pickled
+        self.columns = columns or []
+        self.suggestion = suggestion or {}
+        self.samples = samples or {}
+
+
+class NotFound(StudioError):
+    """There is no run, adapter, data set or model of that name."""
+
+
+class ModelError(StudioError):
+    """A model or adapter cannot be had or may not be loaded."""
+
+
+class EngineError(StudioError):
+    """An engine process ended with this reason."""

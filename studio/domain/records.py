@@ -1,0 +1,108 @@
+"""The things the studio keeps a list of: models, data sets, runs, adapters."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+
+class Status(StrEnum):
+    """The states of a run, one word each; the same words in the page, the CLI and the docs."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    TRAINING = "training"
+    PAUSED = "paused"
+    EVALUATING = "evaluating"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def active(self) -> bool:
+        """Whether an engine process is, or soon will be, at work."""
+        return self in (Status.QUEUED, Status.STARTING, Status.TRAINING, Status.EVALUATING)
+
+
+class Model(BaseModel):
+    """A base model on this machine. `revision` is the Hub commit, or the sha256 of the source file."""
+
+    id: str
+    path: str
+    source: str
+    revision: str = ""
+    sha256: str = ""
+    parameters: int = 0
+    context: int = 0
+    licence: str = ""
+    bytes: int = 0
+
+
+class Dataset(BaseModel):
+    """A data set in the home folder; its examples are in `train.jsonl` and `eval.jsonl` of its folder."""
+
+    id: str
+    name: str
+    path: str
+    source: str
+    sha256: str
+    format: str
+    kind: Literal["chat", "text"]
+    map: dict[str, str] = {}
+    rows: int
+    usable: int
+    train_rows: int
+    eval_rows: int
+    created: str
+
+
+class Run(BaseModel):
+    """A training run, read back from its directory. Times are UTC ISO 8601, durations seconds, memory bytes."""
+
+    id: str
+    name: str
+    path: str
+    status: Status
+    model: str
+    dataset: str
+    method: str
+    created: str
+    started: str | None = None
+    ended: str | None = None
+    phase: str = ""
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    eval_loss: float | None = None
+    base_loss: float | None = None
+    learning_rate: float | None = None
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    seconds: float = 0.0
+    seconds_left: tuple[float, float] | None = None
+    adapter: str | None = None
+    error: str = ""
+    hint: str = ""
+    result: dict[str, Any] = {}
+
+
+class Adapter(BaseModel):
+    """Version N of a named adapter; `ref` is what commands take: name@vN. Version 0: a folder outside the studio."""
+
+    name: str
+    version: int
+    path: str
+    base: str
+    base_path: str
+    run: str
+    method: str
+    created: str
+    bytes: int
+    active: bool = False
+    metrics: dict[str, Any] = {}
+
+    @property
+    def ref(self) -> str:
+        return f"{self.name}@v{self.version}" if self.version else self.path

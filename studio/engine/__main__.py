@@ -1,0 +1,74 @@
+"""`python -m studio.engine JOB DIR`: train, evaluate, convert or chat in this process."""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from studio.domain.errors import StudioError
+from studio.domain.events import Failed
+from studio.engine.report import Reporter, identify
+
+
+def main() -> int:
+    if len(sys.argv) != 3 or sys.argv[1] not in ("train", "evaluate", "convert", "chat"):
+        print("usage: python -m studio.engine train|evaluate|convert|chat DIRECTORY", file=sys.stderr)  # noqa: T201
+        return 2
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # engines work from local files
+    job, directory = sys.argv[1], Path(sys.argv[2])
+    if job == "chat":
+        from studio.engine import chat
+
+        chat.serve(directory)
+        return 0
+    reporter = Reporter(directory)
+    identify(directory)
+    try:
+        reporter.phase("Starting the engine")
+        if job == "train":
+            from studio.engine import train
+
+            train.run(directory, reporter)
+        elif job == "evaluate":
+            from studio.engine import evaluate
+
+            evaluate.run(directory, reporter)
+        else:
+            from studio.engine import models
+
+            request = models.request(directory)
+            reporter.phase("Converting the model")
+            models.convert(Path(request["gguf"]), Path(request["out"]))
+    except StudioError as error:
+        return _fail(reporter, Failed(message=error.message, hint=error.hint))
+    except OSError as error:
+        what = f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}"
+        return _fail(
+            reporter,
+            Failed(message=f"A file could not be read or written: {what}.", hint="Check disk space and permissions."),
+        )
+    except (RuntimeError, MemoryError) as error:
+        if (
+            not isinstance(error, MemoryError)
+            and "out of memory" not in str(error).lower()
+            and "can't allocate" not in str(error)
+        ):
+            raise
+        return _fail(
+            reporter,
+            Failed(
+                message="The memory was not enough.",
+                hint="Halve train.batch_tokens, or choose QLoRA or a smaller model.",
+            ),
+        )
+    return 0
+
+
+def _fail(reporter: Reporter, event: Failed) -> int:
+    traceback.print_exc()  # into worker.log, never onto the page
+    reporter.emit(event)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

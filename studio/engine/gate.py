@@ -1,0 +1,81 @@
+"""What may be loaded at all: safetensors only, no code from the model's folder, finite weights."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from studio.domain.errors import ModelError
+
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def base(folder: Path) -> dict[str, Any]:
+    """Return the config of a model folder that may be loaded; raise ModelError when it may not."""
+    config = _json(folder / "config.json", f"{folder} is not a model folder")
+    if "auto_map" in json.dumps(config):
+        raise ModelError(
+            f"{folder.name} wants to run its own code when loaded.",
+            "Choose a model of an architecture that transformers knows.",
+        )
+    if not re.fullmatch(r"[a-z0-9_-]+", str(config.get("model_type", ""))):
+        raise ModelError(f"{folder.name} does not name a known kind of model.", "Its config.json needs a model_type.")
+    _weights(folder, "model*.safetensors", folder.name)
+    return config
+
+
+def adapter(folder: Path) -> dict[str, Any]:
+    """Return the peft config of an adapter folder that may be loaded; raise ModelError when it may not."""
+    config = _json(folder / "adapter_config.json", f"{folder} is not an adapter folder")
+    if config.get("peft_type") != "LORA":
+        raise ModelError(
+            f"{folder.name} is an adapter of the kind {config.get('peft_type')}, which is not supported yet.",
+            "LoRA, rsLoRA, DoRA, PiSSA and QLoRA adapters work.",
+        )
+    library = str((config.get("auto_mapping") or {}).get("parent_library", "transformers"))
+    if library.split(".")[0] != "transformers" or config.get("megatron_config"):
+        raise ModelError(f"{folder.name} wants to import modules when loaded.", "Ask its author for a plain adapter.")
+    _weights(folder, "adapter_model.safetensors", folder.name)
+    _finite(folder / "adapter_model.safetensors")
+    return config
+
+
+def _json(path: Path, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{what}: it has no {path.name}.", "Check the path.") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelError(f"{path} cannot be read.", "Fetch it again.") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} does not hold settings.", "Fetch it again.")
+    return value
+
+
+def _weights(folder: Path, pattern: str, name: str) -> None:
+    files = sorted(folder.glob(pattern))
+    if not files:
+        if any(file.suffix in PICKLED for file in folder.iterdir()):
+            raise ModelError(
+                f"{name} holds pickled weights (.bin, .pt), which can run code when loaded.",
+                "Ask for a safetensors version, or convert it elsewhere.",
+            )
+        raise ModelError(f"{name} holds no weights ({pattern}).", "Fetch it again.")
+    for file in files:
+        try:
+            with safe_open(file, "pt") as handle:
+                handle.keys()
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file.name} of {name} is damaged: {error}.", "Fetch it again.") from error
+
+
+def _finite(file: Path) -> None:
+    with safe_open(file, "pt") as handle:
+        for key in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+            if not handle.get_tensor(key).isfinite().all():
+                raise ModelError(
+                    f"The weights of {file.parent.name} are not all numbers ({key}).",
+                    "The training diverged; use another version.",
+                )

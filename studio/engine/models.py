@@ -1,0 +1,149 @@
+"""Load a base model and its tokenizer from a folder, quantise it, or make a folder of a GGUF file."""
+
+import json
+import resource
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+
+from studio.domain.errors import ModelError
+from studio.engine import gate
+
+
+def pick_device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "There is no CUDA card this installation of torch can use.", "Set hardware.device to auto or cpu."
+        )
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """bf16 where the hardware multiplies it fast. Elsewhere it is emulated: 150 times slower than fp32 on AVX2."""
+    if wanted != "auto":
+        return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        flags = set(_cpu_flags())
+        fast = bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})  # "bf16": ARM
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_flags() -> list[str]:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return line.split(":", 1)[1].split()
+    except OSError:
+        pass
+    return []
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(
+    folder: Path, quantization: str, dtype: torch.dtype, device: torch.device, attention: str = "sdpa"
+) -> torch.nn.Module:
+    """Return the base model, frozen and in eval mode. `quantization` is none, int8 or nf4 (bitsandbytes)."""
+    gate.base(folder)
+    options: dict[str, Any] = {}
+    if quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_use_double_quant=True,
+        )
+    elif quantization == "int8":
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            attn_implementation=attention,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The model in {folder.name} cannot be loaded: {error}", "Fetch it again, or choose another."
+        ) from error
+    module: Any
+    for module in model.modules():
+        # bitsandbytes repacks 4-bit weights in place on the first forward without gradients on AVX512-BF16 processors
+        # and never unpacks them: gradients after an evaluation would be wrong.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    return model.requires_grad_(False).eval()
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory in use now: of the card, or of this process."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kB
+
+
+def use_all_cores() -> None:
+    """One thread a physical core: hyperthreads only get in each other's way in matrix products."""
+    torch.set_num_threads(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1)
+
+
+def convert(gguf: Path, out: Path) -> None:
+    """Make a safetensors model folder of a GGUF file; it appears at `out` whole or not at all.
+
+    Saving the model that transformers loads from a GGUF fails (it counts as quantised), so its weights go into a fresh
+    model of the same configuration.
+    """
+    if not gguf.is_file():
+        raise ModelError(f"There is no file {gguf}.", "Check the path.")
+    temporary = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        source = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(
+            f"{gguf.name} cannot be read: {error}", "Use the safetensors version of this model."
+        ) from error
+    config = AutoConfig.for_model(source.config.model_type)
+    settings = source.config.to_dict()
+    settings.pop("quantization_config", None)
+    config.update({key: value for key, value in settings.items() if key != "_name_or_path"})
+    model: Any = type(source)(config)
+    model.load_state_dict(source.state_dict())
+    model.tie_weights()
+    model.to(torch.bfloat16).save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    gate.base(temporary)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary.replace(out)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a result, for lineage.json."""
+    return {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes")}
+
+
+def request(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "request.json").read_text(encoding="utf-8"))

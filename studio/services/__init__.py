@@ -1,0 +1,1 @@
+"""Every decision the studio takes; no torch and no gradio here."""

@@ -1,0 +1,223 @@
+"""The check of a data file: every row is read, counted and measured, and what cannot be used is told."""
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from studio.domain.errors import DataError
+from studio.domain.events import Phase, Report, ignore
+from studio.services import structures
+from studio.services.formats import Problem, Source
+from studio.services.structures import Layout
+
+LISTED = 50  # problems kept with their sentences; all are counted
+FEWEST, ADVISED = 4, 20  # examples
+REPORT_EVERY = 5_000  # rows
+
+ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+Sink = Callable[[int, str], object]
+
+
+class Lengths(BaseModel):
+    """How long the examples are, of all turns together."""
+
+    total: int = 0
+    mean: float = 0
+    median: int = 0
+    p95: int = 0
+    longest: int = 0
+    longest_row: int = 0
+
+
+class Check(BaseModel):
+    """What a data file is and whether it can be trained on."""
+
+    format: str
+    kind: Literal["chat", "text"]
+    why: str
+    file: str
+    rows: int = 0
+    usable: int = 0
+    complete: bool = True
+    columns: list[str] = []
+    samples: dict[str, str] = {}
+    map: dict[str, str] = {}
+    problems: list[Problem] = []
+    problem_count: int = 0
+    duplicates: int = 0
+    warnings: list[str] = []
+    examples: list[dict[str, Any]] = []
+    words: Lengths = Lengths()
+    characters: Lengths = Lengths()
+
+
+class Seen:
+    """The 64-bit hashes seen so far, in about 9 bytes each; sorted, so that the n-th smallest can be told."""
+
+    def __init__(self) -> None:
+        self.buckets = [array("Q") for _ in range(4096)]
+        self.count = 0
+
+    def add(self, mark: int) -> bool:
+        """Remember the hash; tell whether it is new."""
+        bucket = self.buckets[mark >> 52]
+        place = bisect_left(bucket, mark)
+        if place < len(bucket) and bucket[place] == mark:
+            return False
+        bucket.insert(place, mark)
+        self.count += 1
+        return True
+
+    def smallest(self, count: int) -> int:
+        """Return the bound below which there are `count` hashes."""
+        for bucket in self.buckets:
+            if count < len(bucket):
+                return bucket[count]
+            count -= len(bucket)
+        return 2**64
+
+
+class _Tally:
+    """Counts how often each length occurs, for the mean and the quantiles."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self.longest, self.longest_row = 0, 0
+
+    def add(self, length: int, row: int) -> None:
+        self.counts[length] += 1
+        if length > self.longest:
+            self.longest, self.longest_row = length, row
+
+    def summary(self) -> Lengths:
+        number, total = self.counts.total(), sum(length * count for length, count in self.counts.items())
+        return Lengths(
+            total=total,
+            mean=round(total / number, 1) if number else 0,
+            median=self._quantile(0.5),
+            p95=self._quantile(0.95),
+            longest=self.longest,
+            longest_row=self.longest_row,
+        )
+
+    def _quantile(self, share: float) -> int:
+        wanted, below = share * self.counts.total(), 0
+        for length in sorted(self.counts):
+            below += self.counts[length]
+            if below >= wanted:
+                return length
+        return 0
+
+
+def open_file(path: str | Path, format: str = "auto", map: dict[str, str] | None = None) -> tuple[Source, Layout]:
+    """Open a data file and find out how its rows are laid out."""
+    source = Source(path)
+    return source, structures.detect(source.head(), format, map)
+
+
+def examples(source: Source, layout: Layout) -> Iterator[dict[str, Any] | Problem]:
+    """Yield each row as a canonical example with its row number, or as a problem."""
+    for number, row in source.rows():
+        example = row if isinstance(row, Problem) else structures.convert(number, row, layout)
+        yield example if isinstance(example, Problem) else {**example, "row": number}
+
+
+def check_file(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    map: dict[str, str] | None = None,
+    limit: int | None = None,
+    report: Report = ignore,
+) -> Check:
+    """Read a file row by row and say what it holds; with a limit only its first rows. Nothing is stored."""
+    source, layout = open_file(path, format, map)
+    return survey(source, layout, Seen(), limit=limit, report=report)
+
+
+def survey(
+    source: Source,
+    layout: Layout,
+    seen: Seen,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    report: Report = ignore,
+    sink: Sink | None = None,
+) -> Check:
+    """Go through the rows once; hand each example's hash and line to `sink`."""
+    result = Check(
+        format=layout.format,
+        kind=layout.kind,
+        why=layout.why,
+        file=source.words,
+        columns=layout.columns,
+        samples=layout.samples,
+        map=layout.map,
+    )
+    words, characters = _Tally(), _Tally()
+    key = seed.to_bytes(8, "little")
+    found = examples(source, layout)
+    rows = duplicates = 0
+    for rows, example in enumerate(islice(found, limit), 1):
+        if rows % REPORT_EVERY == 0:
+            told = f"Reading: {rows:,} rows so far"
+            report(Phase(words=told, done=source.bytes_read(), total=source.size, unit="bytes"))
+        if isinstance(example, Problem):
+            result.problem_count += 1
+            if result.problem_count <= LISTED:
+                result.problems.append(example)
+            continue
+        if len(result.examples) < 5:
+            result.examples.append(example)
+        row = example.pop("row")
+        texts = [example["text"]] if "text" in example else [turn["content"] for turn in example["messages"]]
+        words.add(sum(len(text.split()) for text in texts), row)
+        characters.add(sum(len(text) for text in texts), row)
+        line = ENCODE(example)
+        mark = int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8, key=key).digest(), "big")
+        duplicates += not seen.add(mark)
+        if sink:
+            sink(mark, f'{line[:-1]}, "row": {row}}}\n')
+        example["row"] = row
+    result.rows, result.usable, result.duplicates = rows, rows - result.problem_count, duplicates
+    result.complete = limit is None or next(found, None) is None
+    result.words, result.characters = words.summary(), characters.summary()
+    result.warnings = _warnings(result, source)
+    return result
+
+
+def _warnings(check: Check, source: Source) -> list[str]:
+    found = []
+    if source.encoding == "Latin-1":
+        found.append(f"{source.name} is not UTF-8. It was read as Latin-1: look at the accents in the examples.")
+    if check.complete and check.usable < ADVISED:
+        found.append(
+            f"Only {check.usable} usable examples. Add at least {ADVISED}, or the model has nothing to generalise from."
+        )
+    if check.duplicates:
+        rows = "row repeats" if check.duplicates == 1 else "rows repeat"
+        found.append(f"{check.duplicates:,} {rows} an earlier one exactly. Repeated rows weigh more in training.")
+    return found
+
+
+def refuse_unusable(check: Check, name: str, skip_bad: bool) -> None:
+    """Raise unless enough rows are usable and the bad ones may be left out."""
+    if check.problem_count and not skip_bad:
+        shown = " ".join(problem.problem for problem in check.problems[:5])
+        more = f" And {check.problem_count - 5:,} more." if check.problem_count > 5 else ""
+        raise DataError(
+            f"{check.problem_count:,} of {check.rows:,} rows of {name} cannot be used. {shown}{more}",
+            "Correct them, or choose to leave bad rows out (the tick box on the page, or --skip-bad-rows).",
+        )
+    if check.usable < FEWEST:
+        count = f"Only {check.usable} usable example{'' if check.usable == 1 else 's'}"
+        raise DataError(f"{count} in {name}.", f"Add at least {ADVISED}, or the model has nothing to generalise from.")

@@ -1,0 +1,164 @@
+"""How far a run is: its events folded into one state, fed piece by piece so that a poll costs what is new."""
+
+import json
+import math
+import statistics
+from collections import deque
+from pathlib import Path
+
+import yaml
+
+from studio.domain.config import from_document
+from studio.domain.errors import StudioError
+from studio.domain.events import AnyEvent, Evaluated, Failed, Finished, Phase, Saved, Started, Step, parse
+from studio.domain.records import Adapter, Run, Status
+from studio.domain.words import count, size
+
+YAML = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times faster, which a long list feels
+OUT_OF_MEMORY = "Lower train.batch_tokens, or train with QLoRA, and start again."
+AGAIN = "The log says more. The same settings can be started again as a new run."
+RECENT = 50  # step times that the time left is reckoned from
+
+
+class Progress:
+    """The state after the events so far."""
+
+    def __init__(self) -> None:
+        self._torn = b""  # the beginning of a line whose end is not written yet
+        self._seconds_a_step: deque[float] = deque(maxlen=RECENT)
+        self._step_end: float | None = None  # on the engine's clock, which starts anew with each engine
+        self.started: Started | None = None
+        self.step: Step | None = None
+        self.end: Finished | Failed | None = None
+        self.phase = ""
+        self.evaluating = False
+        self.saved = False
+        self.eval_loss: float | None = None
+        self.base_loss: float | None = None
+        self.time = ""
+        self.elapsed = 0.0
+
+    def feed(self, data: bytes) -> None:
+        """Take what was appended to `events.jsonl`, wherever it was cut."""
+        *lines, self._torn = (self._torn + data).split(b"\n")
+        for line in lines:
+            if line and (event := parse(line)) is not None:
+                self._take(event)
+
+    def _take(self, event: AnyEvent) -> None:
+        match event:
+            case Phase():
+                self.phase = words(event)
+                self.evaluating = self.step is not None
+            case Started():
+                self.started, self.phase, self._step_end = event, "", None
+            case Step():
+                if self._step_end is not None:
+                    self._seconds_a_step.append(event.elapsed - self._step_end)
+                self.step, self.phase, self.evaluating, self._step_end = event, "", False, event.elapsed
+            case Evaluated():
+                if event.step == 0:
+                    self.base_loss = event.loss
+                else:
+                    self.eval_loss = event.loss
+            case Saved():
+                self.saved = True
+            case Finished() | Failed():
+                self.end, self.phase = event, ""
+            case _:
+                pass
+        self.time, self.elapsed = event.time, event.elapsed
+
+    @property
+    def seconds_left(self) -> tuple[float, float] | None:
+        """The time the remaining steps will take, as an interval of two standard deviations; None before 3 steps."""
+        recent = self._seconds_a_step
+        if not self.started or not self.step or self.end or self.evaluating or len(recent) < 2:
+            return None
+        left = max(0, self.started.steps - self.step.step)
+        middle = left * statistics.fmean(recent)
+        # of the sum of `left` steps to come, and of the mean itself, which is known from a few steps only
+        spread = 2 * statistics.stdev(recent) * math.sqrt(left + left * left / len(recent))
+        return round(max(0.0, middle - spread), 1), round(middle + spread, 1)
+
+
+class Known:
+    """What is remembered of a run directory between two looks at it."""
+
+    def __init__(self, path: Path, stamp: int) -> None:
+        try:
+            lineage = json.loads((path / "lineage.json").read_text(encoding="utf-8"))
+            config = from_document(yaml.load((path / "config.yaml").read_bytes(), YAML))
+            self.constant = {
+                "id": path.name,
+                "path": str(path),
+                "name": config.name,
+                "model": lineage["model"]["id"],
+                "dataset": lineage["dataset"]["name"],
+                "method": config.method.name,
+                "created": lineage["created"],
+            }
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise StudioError(
+                f"{path} cannot be read as a run: {error}.", "Delete the folder, or repair it."
+            ) from error
+        self.path = path
+        self.stamp = stamp
+        self.progress = Progress()
+        self.offset = 0
+        self.cause = ""  # why the engine is gone without a word, once it is
+        self.adapter: Adapter | StudioError | None = None  # the version made of this run, or why there is none
+
+    def catch_up(self) -> Progress:
+        """Read what was appended since the last look."""
+        try:
+            with open(self.path / "events.jsonl", "rb") as file:
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return self.progress
+        self.offset += len(data)
+        self.progress.feed(data)
+        return self.progress
+
+    def record(self, status: Status) -> Run:
+        """Return what is known as a record."""
+        progress = self.progress
+        step, end = progress.step, progress.end
+        over = not status.active
+        error, hint = self.cause, OUT_OF_MEMORY if "memory" in self.cause else AGAIN if self.cause else ""
+        if isinstance(end, Failed):
+            error, hint = end.message, end.hint
+        elif status is Status.INTERRUPTED and progress.saved:
+            hint = f"The adapter was saved before: {self.path / 'adapter'} can be used by its path."
+        return Run(
+            **self.constant,
+            status=status,
+            started=progress.started.time if progress.started else None,
+            ended=progress.time or None if over else None,
+            phase="" if over else progress.phase,
+            step=step.step if step else 0,
+            steps=progress.started.steps if progress.started else 0,
+            loss=step.loss if step else None,
+            eval_loss=progress.eval_loss,
+            base_loss=progress.base_loss,
+            learning_rate=step.learning_rate if step else None,
+            tokens=step.tokens if step else 0,
+            tokens_per_second=step.tokens_per_second if step else None,
+            memory_bytes=step.memory_bytes if step else None,
+            seconds=progress.elapsed,
+            seconds_left=None if over else progress.seconds_left,
+            error=error,
+            hint=hint,
+            result=end.result if isinstance(end, Finished) else {},
+        )
+
+
+def words(phase: Phase) -> str:
+    """Return a phase as one line: "Reading the examples, 1,200 of 4,000 rows"."""
+    if phase.done is None:
+        return phase.words
+    amount = size if phase.unit == "bytes" else count
+    of = f" of {amount(phase.total)}" if phase.total else ""
+    unit = "" if phase.unit == "bytes" else f" {phase.unit}"
+    return f"{phase.words}, {amount(phase.done)}{of}{unit}".rstrip()

@@ -1,0 +1,157 @@
+"""Settings for a run, each with its reason: from the size of the model, the examples and this machine."""
+
+import math
+from typing import Any
+
+from studio.domain.config import TrainingConfig
+from studio.domain.methods import METHODS
+from studio.domain.records import Dataset, Model
+from studio.domain.words import count, plural, rate, short
+from studio.services.check import Lengths
+from studio.services.machine import MachineFacts
+
+NO_LIMIT = math.inf
+# Starting points, found by trying; (up to this many, value), read from the top.
+LEARNING_RATE = ((0.3e9, 1e-3), (1e9, 5e-4), (4e9, 2e-4), (NO_LIMIT, 1e-4))  # parameters of the model
+EPOCHS = ((100, 5), (500, 3), (5_000, 2), (NO_LIMIT, 1))  # examples to train on
+EFFECTIVE_ROWS = ((500, 8), (NO_LIMIT, 16))  # examples to train on
+BATCH_TOKENS_CPU = 2_048  # activations of more no longer fit the processor's cache
+BATCH_TOKENS_GPU = ((16e9, 4_096), (NO_LIMIT, 8_192))  # bytes of the card's memory
+TEXT_PIECE = 1_024  # tokens; longer pieces of plain text make for too few corrections
+CHECKS = 5  # measurements of the held-out loss in a run
+CHARACTERS_A_TOKEN = 4  # of English text
+USUAL_RATE = 2e-4  # what the method table's learning rates are relative to
+
+# Why the defaults are what they are, for the values that do not depend on anything.
+DEFAULTS = {
+    "data.eval_fraction": "A tenth is enough to see whether it got better.",
+    "data.over_length": "Nothing is left out without your word.",
+    "data.skip_bad_rows": "A row that cannot be used is shown to you first.",
+    "method.rank": "16 is enough for a style or a task; new knowledge may need 64.",
+    "method.dropout": "Off: with few passes over the data it costs more than it gives.",
+    "method.targets": "An adapter on every linear layer learns more than one on attention alone.",
+    "train.max_steps": "The passes over the data decide.",
+    "train.schedule": "The rate falls smoothly, so that the last steps settle.",
+    "train.warmup": "A short rise keeps the first corrections small.",
+    "train.precision": "The engine takes bf16 where this hardware is fast with it.",
+    "train.recompute": "Off: it saves memory and costs a third of the speed.",
+    "train.packing": "Examples side by side waste no work on padding.",
+    "train.optimizer": "Adapters are small; 8 bits would save little.",
+    "train.max_grad_norm": "One odd example cannot throw the run off course.",
+    "train.seed": "Any number does; the same one repeats the run.",
+    "evaluate.early_stopping": "Three checks without progress are more than chance.",
+    "evaluate.answers": "Enough answers for a verdict, few enough to wait for.",
+    "evaluate.max_new_tokens": "The engine allows a little more than the longest expected answer.",
+    "hardware.device": "A CUDA card where there is one, else the processor.",
+}
+
+
+def recommend(
+    config: TrainingConfig, model: Model, dataset: Dataset, facts: MachineFacts, lengths: Lengths
+) -> tuple[TrainingConfig, dict[str, str]]:
+    """Return the config with every `auto` resolved that can be before the tokens are counted, and a reason per key."""
+    document = config.model_dump()
+    reasons: dict[str, str] = {}
+
+    def settle(key: str, value: Any, reason: str) -> Any:
+        """Set an `auto`; beside another choice of the user's, say what is recommended."""
+        group, name = key.split(".")
+        mine = document[group][name]
+        if mine == "auto":
+            document[group][name] = mine = value
+        same = mine == value
+        reasons[key] = reason if same else f"You set this. Recommended: {_shown(key, value)}. {reason}"
+        return mine
+
+    for key, reason in DEFAULTS.items():
+        group, name = key.split(".")
+        usual = type(getattr(config, group)).model_fields[name].default
+        same = document[group][name] == usual
+        reasons[key] = reason if same else f"You set this. Usual: {_shown(key, usual)}."
+    method = METHODS[config.method.name]
+    reasons["method.name"] = method.when
+    settle("method.alpha", 2 * config.method.rank, "Twice the rank is the usual strength.")
+    settle("model.quantization", method.quantization, _quantization(method.quantization, method.title))
+    text = dataset.kind == "text"
+    settle("train.objective", "text" if text else "sft", f"The data is {'plain text' if text else 'conversations'}.")
+
+    rows = dataset.train_rows
+    context = model.context or NO_LIMIT
+    if text:
+        piece = settle(
+            "data.max_length",
+            int(min(TEXT_PIECE, context)),
+            "Plain text is cut into pieces; shorter ones give more corrections for the same text.",
+        )
+        rows = max(
+            rows, round(lengths.total / CHARACTERS_A_TOKEN * (1 - dataset.eval_rows / max(dataset.usable, 1)) / piece)
+        )
+    elif config.data.max_length == "auto":
+        reach = f" of {count(context)} tokens" if model.context else ""
+        reasons["data.max_length"] = f"The longest example, as far as the model's context{reach} reaches."
+    else:
+        reasons["data.max_length"] = "You set this. Usual: the longest example."
+
+    each = min(_row(EFFECTIVE_ROWS, rows), max(rows, 1))
+    examples = plural(rows, "piece" if text else "example")
+    each = settle(
+        "train.effective_rows",
+        each,
+        f"{examples}: {'few, so small steps see more of them' if each < 16 else 'enough for steady steps'}.",
+    )
+    steps_a_pass = math.ceil(max(rows, 1) / each)
+    if config.train.max_steps and config.train.epochs == "auto":
+        steps = config.train.max_steps
+        reasons["train.max_steps"] = "You set this. It alone says how long the run is."
+        reasons["train.epochs"] = "The step limit decides."
+    else:
+        passes = settle("train.epochs", float(_row(EPOCHS, rows)), _passes(rows, examples))
+        steps = math.ceil(passes * steps_a_pass)
+        steps = min(steps, config.train.max_steps or steps)
+    settle(
+        "evaluate.every",
+        max(1, round(steps / CHECKS)),
+        f"About {CHECKS} checks in the {plural(steps, 'step')} of this run."
+        if dataset.eval_rows
+        else "No rows are held out, so nothing is checked.",
+    )
+    settle(
+        "train.learning_rate",
+        _row(LEARNING_RATE, model.parameters) * (method.learning_rate / USUAL_RATE),
+        f"Models of this size ({short(model.parameters)} parameters) learn well with it; larger ones need less."
+        if model.parameters
+        else "A careful rate, as the model's size is not known.",
+    )
+    if facts.gpu:
+        settle(
+            "train.batch_tokens", _row(BATCH_TOKENS_GPU, facts.gpu.memory_bytes), f"Keeps the {facts.gpu.name} busy."
+        )
+    else:
+        settle("train.batch_tokens", BATCH_TOKENS_CPU, "Without a graphics card more at once is not faster.")
+    return TrainingConfig.model_validate(document), reasons
+
+
+def _row(table: tuple[tuple[float, Any], ...], size: float) -> Any:
+    return next(value for limit, value in table if size <= limit)
+
+
+def _passes(rows: int, examples: str) -> str:
+    if rows <= EPOCHS[0][0]:
+        return f"{examples} are very few: each has to be seen several times."
+    if rows <= EPOCHS[1][0]:
+        return f"{examples} are few: they need several passes."
+    return (
+        f"{examples}: a pass more begins to memorise." if rows <= EPOCHS[2][0] else f"{examples}: one pass is enough."
+    )
+
+
+def _quantization(kind: str, title: str) -> str:
+    return f"{title} keeps the base as it is." if kind == "none" else f"{title} holds the base in 4 bits."
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "train.learning_rate":
+        return rate(value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return count(value) if isinstance(value, int | float) and value == int(value) else str(value)

@@ -1,0 +1,1 @@
+"""Where things are kept: the home folder, the index, locks."""

@@ -1,0 +1,31 @@
+"""The studio: every service, built once, for the page, the command line and scripts."""
+
+from pathlib import Path
+
+from studio.services.adapters import Adapters
+from studio.services.chat import Chat
+from studio.services.datasets import Datasets
+from studio.services.evaluate import Evaluate
+from studio.services.machine import Machine
+from studio.services.models import Models
+from studio.services.recommend import recommend
+from studio.services.runs import Runs
+from studio.storage.paths import Home
+from studio.storage.store import Store
+
+
+class Studio:
+    """One home folder and the services on it. Building it starts nothing and makes only the folders."""
+
+    recommend = staticmethod(recommend)
+
+    def __init__(self, home: str | Path | None = None) -> None:
+        self.home = Home(home).prepare()
+        self.store = Store(self.home)
+        self.models = Models(self.home)
+        self.machine = Machine(self.home)
+        self.datasets = Datasets(self.home)
+        self.adapters = Adapters(self.home, self.store)
+        self.runs = Runs(self.home, self.store, self.models, self.datasets, self.adapters, self.machine)
+        self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
+        self.chat = Chat(self.home, self.models, self.adapters)

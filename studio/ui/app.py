@@ -1,0 +1,214 @@
+"""The page: the bar above, the tabs, addresses; and how it is served."""
+
+import logging
+import os
+import sys
+import webbrowser
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from studio.domain import words
+from studio.domain.errors import StudioError
+from studio.domain.records import Run, Status
+from studio.storage.paths import FOLDERS, Home
+from studio.studio import Studio
+from studio.ui import adapters, api, chat, data, guard, home, runs, train
+from studio.ui.common import QUIET, Shell, Tab, edge, go
+from studio.ui.pieces import bar, choices
+from studio.ui.theme import StudioTheme
+
+TABS: dict[str, Callable[[Studio, Shell], Tab]] = {
+    "home": home.build,
+    "data": data.build,
+    "train": train.build,
+    "runs": runs.build,
+    "adapters": adapters.build,
+    "chat": chat.build,
+}
+PULSE = 5  # seconds between two looks at active runs
+LOOK = 0.08  # seconds between two looks at the queue: not felt by a user, and under 1 % of a processor
+TITLE = "h => { document.title = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar').dataset.title }"
+WORDS = {
+    "upload_text.drop_file": "Drop a file here",
+    "upload_text.click_to_upload": "choose one",
+    "common.or": "or",
+}
+
+
+def create(studio: Studio) -> gr.Blocks:
+    """Build the page. Tabs hold no data yet: each is filled when it is selected."""
+    _log_to(studio.home.logs / "studio.log")
+    uploads = studio.home.cache / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # not the system's shared folder
+    with gr.Blocks(title="PEFT Studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as demo:
+        top = choices(elem_id="bar")
+        pulse = gr.Timer(PULSE, active=False)
+        items = {name: gr.State("") for name in TABS}
+        panes, tabs = {}, {}
+        with gr.Tabs(elem_id="shell", overflow_behavior="wrap") as shell_tabs:
+            shell = Shell(shell_tabs, items)
+            for name, build in TABS.items():
+                with gr.Tab(name.capitalize(), id=name) as panes[name]:
+                    tabs[name] = build(studio, shell)
+        for name, tab in tabs.items():
+            changed = [panes[name].select, items[name].change]
+            inputs = [items[name], *tab.inputs]
+            gr.on(changed, tab.refresh, inputs, list(tab.outputs), trigger_mode="always_last", **QUIET)
+            others = [timer for other in tabs.values() if other is not tab for timer in other.timers]
+            off = [gr.Timer(active=False) for _ in others]
+            panes[name].select(lambda off=off: [*_pulse(studio), *off], None, [top, pulse, *others], **QUIET)
+        pulse.tick(lambda: _pulse(studio), None, [top, pulse], **QUIET)
+        top.select(_open_active, None, shell.to("runs"), **QUIET)
+        top.change(None, top, js=TITLE, api_visibility="private")
+
+        def route(request: gr.Request) -> list[Any]:
+            view = request.query_params.get("view", "home")
+            view = view if view in TABS else "home"
+            item = request.query_params.get(view.rstrip("s"), request.query_params.get("item", ""))
+            opened = [item if name == view else "" for name in TABS]
+            return [gr.Tabs(selected=view), *opened, *_pulse(studio)]
+
+        demo.load(route, None, [shell_tabs, *items.values(), top, pulse], **QUIET)
+        demo.load(tabs["home"].refresh, items["home"], list(tabs["home"].outputs), **QUIET)
+        api.publish(studio)
+    for event in demo.fns.values():
+        if event.renderable is not None:
+            event.api_visibility = "private"  # Gradio calls what it renders undocumented, not private
+        elif event.fn is not None:
+            event.fn = edge(event.fn)
+    demo.queue(max_size=64, default_concurrency_limit=16, api_open=False)
+    # Gradio looks a thousand times a second whether anything waits, which takes 8 % of a processor for nothing.
+    demo._queue.sleep_when_free, demo._queue.progress_update_sleep_when_free = LOOK, 10 * LOOK
+    return demo
+
+
+def launch(studio: Studio | None = None, demo: gr.Blocks | None = None, **options: Any) -> None:
+    """Serve the page until it is interrupted; `options` are those of `serve`."""
+    page = serve(studio, demo, **options)
+    if page.is_running:
+        page.block_thread()
+
+
+def launch_options(home: Home, hosts: set[str]) -> dict[str, Any]:
+    """Return what the page is launched with wherever it is served; `hosts` are the names it answers to."""
+    private = [home.root / name for name in (*FOLDERS, home.database.name, "vault") if name != "cache"]
+    return {
+        "theme": StudioTheme(),
+        "css_paths": [Path(__file__).parent / "style.css"],
+        "i18n": gr.I18n(en=WORDS),
+        "footer_links": [],
+        "quiet": True,
+        "show_error": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "run_history": False,
+        "enable_monitoring": False,
+        "num_workers": 0,
+        "pwa": False,
+        "inbrowser": False,
+        "prevent_thread_lock": True,
+        "max_file_size": guard.MAX_UPLOAD,
+        "blocked_paths": [str(path) for path in private],
+        "app_kwargs": {"middleware": guard.middleware(hosts), "docs_url": None, "redoc_url": None},
+    }
+
+
+def serve(
+    studio: Studio | None = None,
+    demo: gr.Blocks | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    share: bool = False,
+    browser: bool = True,
+    auth: tuple[str, str] | None = None,
+    path: str = "",
+    **more: Any,
+) -> gr.Blocks:
+    """Serve the page in the background and return it.
+
+    `path` is what the browser opens, such as `/?view=runs&run=…`. `more` overrides `launch_options`.
+    """
+    if host == "127.0.0.1":  # not chosen here: a Space says it in the environment
+        host = os.environ.get("GRADIO_SERVER_NAME", host)
+    if auth is None and os.environ.get("PEFT_STUDIO_PASSWORD"):
+        auth = ("studio", os.environ["PEFT_STUDIO_PASSWORD"])
+    if auth is None and (share or host not in ("localhost", "127.0.0.1", "::1")):
+        raise StudioError(
+            "A studio that others can reach needs a password.",
+            "Set PEFT_STUDIO_PASSWORD; the name to log in with is studio.",
+        )
+    studio = studio or Studio()
+    demo = demo or create(studio)
+    hosts = guard.known_hosts(host)
+    served = {"server_name": host, "server_port": port, "share": share, "auth": auth}
+    try:
+        demo.launch(**(launch_options(studio.home, hosts) | served | more))
+    except OSError as error:
+        if port is None:
+            raise
+        raise StudioError(
+            f"Port {port} is in use by another program.", f"Start with --port {port + 1}, or end the other program."
+        ) from error
+    if not demo.is_running:  # `gradio app.py` read a changed file again: the page is served already
+        return demo
+    if demo.share_url:
+        hosts.add(demo.share_url.split("//")[1].rstrip("/"))
+    address = str(demo.share_url or demo.local_url).rstrip("/")
+    sys.stderr.write(f"PEFT Studio is at {address} (end it with Ctrl+C)\n")
+    if browser:
+        webbrowser.open(address + path)
+    return demo
+
+
+def _open_active(picked: gr.SelectData) -> tuple[gr.Tabs, str]:
+    """Open the run named on the bar, or the list when there are several."""
+    return go("runs", str(picked.index))
+
+
+def _pulse(studio: Studio) -> list[Any]:
+    """Return the bar, and the timer that keeps it fresh only while a run is active."""
+    facts, live = studio.machine.facts(), studio.machine.live()
+    if facts.gpu:
+        machine = f"{facts.gpu.name} · {_free(live.gpu_free_bytes or 0, facts.gpu.memory_bytes)}"
+    else:
+        machine = f"{facts.cores} cores · {_free(live.memory_free_bytes, facts.memory_bytes)}"
+    active = [run for run in studio.runs.list() if run.status.active]
+    title, now = "PEFT Studio", None
+    if len(active) == 1:
+        run = active[0]
+        name, figure = words.run_title(run.id), _figure(run)
+        left = f"{words.interval(*run.seconds_left)} left" if run.seconds_left else ""
+        title, now = f"{figure} · {name}", {"id": run.id, "name": name, "figure": figure, "left": left}
+    elif active:
+        soonest = min((run.seconds_left[1] for run in active if run.seconds_left), default=None)
+        left = f"next ready in {words.duration(soonest)}" if soonest is not None else ""
+        title, now = f"{len(active)} runs", {"id": "", "name": f"{len(active)} runs", "figure": "", "left": left}
+    return [bar(title, machine, now), gr.Timer(active=bool(active))]
+
+
+def _free(free: int, total: int) -> str:
+    return f"{free / 1e9:.1f} of {words.size(total)} free"
+
+
+def _figure(run: Run) -> str:
+    """Return how far a run is: a percentage while it trains, else its state."""
+    if run.status == Status.TRAINING and run.steps:
+        return words.percent(run.step / run.steps)
+    return run.status.capitalize()
+
+
+def _log_to(path: Path) -> None:
+    """Keep what went wrong in a file; the page only shows its reference."""
+    log = logging.getLogger("studio")
+    for old in [each for each in log.handlers if isinstance(each, RotatingFileHandler)]:
+        log.removeHandler(old)
+        old.close()
+    handler = RotatingFileHandler(path, maxBytes=1_000_000, backupCount=2, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    log.addHandler(handler)

@@ -1,0 +1,142 @@
+"""How a comparison of base and adapter is shown: the verdict, the table, the intervals, the answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from studio.domain.words import count, percent, signed
+from studio.ui.pieces import html
+
+# The first words of a verdict, the longer ones before those they begin with; their tone.
+VERDICTS = {"Not better": "warn", "Not measured": "", "Better": "good", "Mixed": "warn", "Worse": "bad"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How one figure is told. A `share` of 1 is shown in percent, and higher is better; of the others, lower."""
+
+    name: str
+    share: bool = False
+    digits: int = 0
+
+    @property
+    def good(self) -> str:
+        return "higher is better" if self.share else "lower is better"
+
+
+METRICS = {
+    "exact_match": Metric("Exactly right", share=True),
+    "token_f1": Metric("Word overlap (F1)", share=True),
+    "loss": Metric("Held-out loss", digits=3),
+    "perplexity": Metric("Perplexity", digits=2),
+}
+
+
+def verdict(sentence: str) -> str:
+    """Return the verdict, its first word in its tone."""
+    word = next((word for word in VERDICTS if sentence.startswith(word)), "")
+    return html(
+        '<p class="verdict"><b class="{{ tone }}">{{ word }}</b>{{ rest }}</p>',
+        tone=VERDICTS.get(word, ""),
+        word=word,
+        rest=sentence[len(word) :],
+    )
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """Return base against adapter, a metric a row, with the difference and its 95 % interval."""
+    lines: list[dict[str, str]] = []
+    for key in _measured(report):
+        said, span = _change(key, report["difference"][key])
+        lines.append(
+            {
+                "name": METRICS[key].name,
+                "good": METRICS[key].good,
+                "base": _value(key, report["base"][key]),
+                "adapter": _value(key, report["adapter"][key]),
+                "difference": f"{said}, {span}",
+                "tone": tone(key, report["difference"][key]),
+            }
+        )
+    return html(
+        """{% if lines %}<div class="answers"><table><thead><tr><th>On {{ rows }} held-out rows</th><th>Base model</th>
+<th>Adapter</th><th>Difference, 95 % interval</th></tr></thead><tbody>{% for it in lines %}<tr>
+<td>{{ it.name }} <small class="muted">{{ it.good }}</small></td>
+<td class="num muted" data-th="Base model">{{ it.base }}</td><td class="num" data-th="Adapter">{{ it.adapter }}</td>
+<td class="num {{ it.tone }}" data-th="Difference, 95 % interval">{{ it.difference }}</td></tr>
+{% endfor %}</tbody></table></div>{% endif %}""",
+        lines=lines,
+        rows=count(report.get("rows", 0)),
+    )
+
+
+def samples(report: Mapping[str, Any], most: int = 5) -> str:
+    """Return the first held-out questions: what was expected, what each model said."""
+    return html(
+        """<div class="answers"><table><thead><tr><th>Question</th><th>Expected</th><th>Base model</th><th>Adapter</th>
+</tr></thead><tbody>{% for it in lines %}<tr><td>{{ it.prompt }}</td>
+<td class="muted" data-th="Expected">{{ it.expected }}</td>
+<td class="muted" data-th="Base model">{{ it.base }}</td><td data-th="Adapter">{{ it.adapter }}</td></tr>
+{% endfor %}</tbody></table></div>""",
+        lines=(report.get("samples") or [])[:most],
+    )
+
+
+def intervals(report: Mapping[str, Any]) -> str:
+    """Return a small plot a metric: a dot for the difference, a bar for its interval, a tick at zero."""
+    shown = [key for key in _measured(report) if key != "perplexity"]  # which is the loss on another scale
+    reach = {True: 0.2, False: 0.5}  # the plot's half width, one for all shares and one for the loss
+    for key in shown:
+        found = report["difference"][key]
+        share = METRICS[key].share
+        reach[share] = max(reach[share], 1.15 * max(abs(found["low"]), abs(found["high"])))
+    lines = []
+    for key in shown:
+        found = report["difference"][key]
+        said, span = _change(key, found)
+        places = {
+            name: round(110 + found[name] / reach[METRICS[key].share] * 100, 1) for name in ("low", "mean", "high")
+        }
+        colour = f"var(--{tone(key, found) or 'muted'})"
+        lines.append(
+            {"name": METRICS[key].name, "good": METRICS[key].good, "said": said, "span": span, "colour": colour}
+            | places
+        )
+    return html(
+        """{% for it in lines %}<div class="iv"><span>{{ it.name }}</span>
+<svg viewBox="0 0 220 18" width="220" height="18" role="img" aria-label="{{ it.said }}, {{ it.span }}; {{ it.good }}">
+<line x1="10" x2="210" y1="9" y2="9" stroke="var(--line)"/>
+<line x1="110" x2="110" y1="2" y2="16" stroke="var(--field)"/>
+<line x1="{{ it.low }}" x2="{{ it.high }}" y1="9" y2="9" stroke="{{ it.colour }}" stroke-width="3"/>
+<circle cx="{{ it.mean }}" cy="9" r="5" fill="{{ it.colour }}"/></svg>
+<b class="num">{{ it.said }}</b><span class="muted num">{{ it.span }} · {{ it.good }}</span></div>{% endfor %}""",
+        lines=lines,
+    )
+
+
+def tone(key: str, found: Mapping[str, float]) -> str:
+    """Return good or bad when the whole interval lies on one side of zero."""
+    if found["low"] > 0:
+        return "good" if METRICS[key].share else "bad"
+    if found["high"] < 0:
+        return "bad" if METRICS[key].share else "good"
+    return ""
+
+
+def _measured(report: Mapping[str, Any]) -> list[str]:
+    """The metrics both sides have: text data has no answers to compare."""
+    return [key for key in METRICS if key in report.get("difference", {})]
+
+
+def _value(key: str, value: float) -> str:
+    metric = METRICS[key]
+    return percent(value) if metric.share else f"{value:,.{metric.digits}f}"
+
+
+def _change(key: str, found: Mapping[str, float]) -> tuple[str, str]:
+    """The difference and its interval in words: +14 points, +11 to +17."""
+    metric = METRICS[key]
+    mean, low, high = (
+        signed(found[name] * (100 if metric.share else 1), metric.digits) for name in ("mean", "low", "high")
+    )
+    return f"{mean} points" if metric.share else mean, f"{low} to {high}"

@@ -1,0 +1,1 @@
+"""The tests; a folder a layer, a file a source file."""

@@ -1,0 +1,1 @@
+"""Measurements, each started with `python -m`; no test asserts a time."""

@@ -1,0 +1,105 @@
+"""`runs` and `adapters`: what was trained is listed, shown, watched, stopped, chosen and removed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from studio.domain.records import Run
+from studio.storage.paths import Home
+from tests.commands import played
+from tests.commands.conftest import Call
+
+BASICS = ("train", "--model", "starter", "--dataset")
+
+
+def test_an_empty_home_says_what_to_do(call: Call) -> None:
+    assert "peft-studio train" in call("runs").stdout
+    assert json.loads(call("runs", "list", "--json").stdout) == []
+    assert "A finished run puts one here" in call("adapters").stdout
+    assert json.loads(call("adapters", "list", "--json").stdout) == []
+
+
+def test_runs_are_listed_as_records(call: Call, trained: dict[str, Any]) -> None:
+    (found,) = json.loads(call("runs", "list", "--json").stdout)
+    assert Run.model_validate(found).id == trained["run"]
+    assert found["result"]["steps"] == 3
+    listed = call("runs", "list", "--status", "finished").stdout
+    assert "support-desk-1" in listed
+    assert "3 of 3" in listed
+    assert "support-desk-1" not in call("runs", "list", "--status", "failed").stdout
+    assert call("runs", "list", "--status", "odd").exit_code == 2
+
+
+def test_a_run_is_shown_with_its_comparison(call: Call, trained: dict[str, Any]) -> None:
+    shown = call("runs", "show", trained["run"]).stdout
+    for words in ("support-desk, run 1", "Finished", "3 of 3", "0.667", "Better: 3 against 0"):
+        assert words in shown
+    assert json.loads(call("runs", "show", trained["run"], "--json").stdout)["id"] == trained["run"]
+
+
+def test_an_adapter_is_shown_with_its_comparison(call: Call, trained: dict[str, Any]) -> None:
+    path = Path(trained["adapter_path"]) / "studio.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metrics": played.EVAL}))
+    assert "On 4 held-out rows" in call("adapters", "show", "support-desk").stdout
+
+
+def test_a_failed_run_tells_why_wherever_it_is_shown(call: Call, rows: Path) -> None:
+    plan = [played.STARTED, {"emit": {"type": "failed", "message": "No memory.", "hint": "Use QLoRA."}}]
+    call(*BASICS, rows, plan=plan)
+    assert "Failed. No memory. Use QLoRA." in call("runs", "show", "support-desk-1").stdout
+    tail = call("runs", "tail", "support-desk-1")
+    assert tail.exit_code == 1
+    assert "No memory." in tail.stderr
+
+
+def test_tail_shows_a_run_from_its_beginning(call: Call, trained: dict[str, Any]) -> None:
+    tail = call("runs", "tail", trained["run"])
+    assert tail.exit_code == 0
+    assert "The adapter is support-desk@v1." in tail.stdout
+
+
+def test_stop_ends_a_run_or_says_that_it_is_over(call: Call, rows: Path, trained: dict[str, Any]) -> None:
+    assert "is over already: finished" in call("runs", "stop", trained["run"]).stdout
+    call(*BASICS, rows, "--name", "deaf", "--detach", plan=played.DEAF)
+    assert call("runs", "stop", "deaf-1").stdout == "deaf, run 1 stops at its next step.\n"
+    stopped = json.loads(call("runs", "stop", "deaf-1", "--force", "--json").stdout)
+    assert (stopped["status"], stopped["adapter"]) == ("stopped", None)
+
+
+def test_unknown_names_are_said(call: Call) -> None:
+    for words in (
+        ("runs", "show", "none-1"),
+        ("runs", "tail", "none-1"),
+        ("runs", "stop", "../../etc"),
+        ("adapters", "show", "none"),
+        ("adapters", "activate", "none@v3"),
+        ("adapters", "remove", "none", "--yes"),
+    ):
+        result = call(*words)
+        assert result.exit_code == 1, words
+        assert words[2].partition("@")[0] in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_versions_are_listed_chosen_and_removed(call: Call, rows: Path, trained: dict[str, Any], home: Home) -> None:
+    call(*BASICS, rows)
+
+    def versions() -> dict[str, bool]:
+        return {each["ref"]: each["active"] for each in json.loads(call("adapters", "list", "--json").stdout)}
+
+    assert set(versions()) == {"support-desk@v1", "support-desk@v2"}
+    assert "now stands for v1" in call("adapters", "activate", "support-desk@v1").stdout
+    assert versions()["support-desk@v1"]
+    shown = call("adapters", "show", "support-desk").stdout
+    assert "Active" in shown
+    assert "Better: 3 of 4." in shown
+    assert json.loads(call("adapters", "show", "support-desk", "--json").stdout)["version"] == 1
+    assert call("adapters", "remove", "support-desk@v2", input="n\n").exit_code == 0
+    assert len(versions()) == 2
+    assert call("adapters", "remove", "support-desk@v2", input="y\n").exit_code == 0
+    assert versions() == {"support-desk@v1": True}
+    assert (
+        json.loads(call("adapters", "remove", "support-desk", "--yes", "--json").stdout)["removed"] == "support-desk@v1"
+    )
+    assert versions() == {}
+    assert (home.runs / trained["run"]).is_dir()

@@ -1,0 +1,13 @@
+"""What every test may use: a home folder of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from studio.storage.paths import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("PEFT_STUDIO_HOME", str(tmp_path / "home"))
+    return Home().prepare()

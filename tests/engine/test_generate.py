@@ -1,0 +1,162 @@
+"""Hot swap: every answer comes from the adapter chosen, and a failed load changes nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from studio.domain.errors import ModelError
+from studio.engine.generate import Pipeline
+from tests.engine.conftest import make_model
+
+ASK = [{"role": "user", "content": "What is the colour of the sky?"}]
+
+
+def make_adapter(base, folder, seed, rank=4):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules="all-linear", init_lora_weights=False))
+    model.save_pretrained(folder)
+    return folder
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.arange(3, 30)[None]).logits
+
+
+@pytest.mark.spec("U10.5")
+def test_logits_after_any_swap_equal_those_of_a_fresh_model(tiny, tmp_path):
+    one, two = make_adapter(tiny, tmp_path / "one", 1), make_adapter(tiny, tmp_path / "two", 2, rank=8)
+    pipeline = Pipeline(tiny)
+    plain = AutoModelForCausalLM.from_pretrained(tiny, dtype=next(pipeline.model.parameters()).dtype)
+    expected = {None: logits(plain)}
+    for folder in (one, two):
+        fresh = AutoModelForCausalLM.from_pretrained(tiny, dtype=plain.dtype)
+        expected[folder] = logits(peft.PeftModel.from_pretrained(fresh, folder).eval())
+    assert not torch.equal(expected[one], expected[two])
+    for adapter in (None, one, two, one, None, two, None):
+        assert pipeline.select(adapter) >= 0
+        assert torch.equal(logits(pipeline.model), expected[adapter]), adapter
+
+
+def test_a_failed_load_leaves_the_running_adapter_active(tiny, tmp_path):
+    one = make_adapter(tiny, tmp_path / "one", 1)
+    other_base = make_model(tmp_path / "wider", hidden_size=64)
+    foreign = make_adapter(other_base, tmp_path / "foreign", 1)
+    pipeline = Pipeline(tiny)
+    pipeline.select(one)
+    before = logits(pipeline.model)
+    with pytest.raises(ModelError, match="made for another base model"):
+        pipeline.select(foreign)
+    assert torch.equal(logits(pipeline.model), before)
+    assert pipeline.select(one) >= 0
+
+
+def test_a_failed_first_load_leaves_the_base_as_it_was(tiny, tmp_path):
+    other_base = make_model(tmp_path / "wider", hidden_size=64)
+    foreign, one = make_adapter(other_base, tmp_path / "foreign", 1), make_adapter(tiny, tmp_path / "one", 1)
+    pipeline = Pipeline(tiny)
+    before = logits(pipeline.model)
+    with pytest.raises(ModelError, match="made for another base model"):
+        pipeline.select(foreign)
+    assert torch.equal(logits(pipeline.model), before)
+    pipeline.select(one)
+    assert not torch.equal(logits(pipeline.model), before)
+
+
+def test_streamed_pieces_join_to_the_answer_and_are_counted(tiny):
+    pipeline = Pipeline(tiny)
+    *pieces, figures = pipeline.answer(ASK, room=12, temperature=0, seed=1)
+    again = [piece for piece in pipeline.answer(ASK, room=12, temperature=0) if isinstance(piece, str)]
+    assert "".join(pieces) == "".join(again)
+    assert 0 < figures["tokens"] <= 12
+    assert not figures["stopped"]
+
+
+def test_stopping_ends_the_answer(tiny):
+    pipeline = Pipeline(tiny)
+    pieces = []
+    for piece in pipeline.answer(ASK, room=200, temperature=1.0, seed=3, stopped=lambda: len(pieces) >= 3):
+        pieces.append(piece)
+    assert pieces[-1]["stopped"]
+    assert pieces[-1]["tokens"] < 60
+
+
+def test_a_conversation_longer_than_the_context_is_refused(tiny):
+    with pytest.raises(ModelError, match="reads at most 256"):
+        list(Pipeline(tiny).answer([{"role": "user", "content": "sky " * 400}]))
+
+
+def test_the_template_of_the_adapter_is_used(tiny, tmp_path):
+    one = make_adapter(tiny, tmp_path / "one", 1)
+    (one / "studio.json").write_text(json.dumps({"template": "{{ messages[0]['content'] }}=>"}))
+    pipeline = Pipeline(tiny)
+    pipeline.select(one)
+    assert pipeline.tokenizer.apply_chat_template(ASK, tokenize=False) == "What is the colour of the sky?=>"
+    pipeline.select(None)
+    assert "SmolLM" in pipeline.tokenizer.apply_chat_template(ASK, tokenize=False)
+
+
+class Client:
+    """Speaks the chat job's protocol."""
+
+    def __init__(self, folder, idle="300"):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "studio.engine", "chat", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**__import__("os").environ, "PEFT_STUDIO_IDLE_SECONDS": idle},
+        )
+
+    def say(self, **message):
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
+
+    def until(self, kind):
+        found = []
+        for line in self.process.stdout:
+            found.append(json.loads(line))
+            if found[-1]["type"] == kind:
+                return found
+        pytest.fail(f"the engine ended without {kind}: {found}")
+
+
+def test_the_chat_job_answers_stops_reports_errors_and_leaves(tiny, tmp_path):
+    one = make_adapter(tiny, tmp_path / "one", 1)
+    client = Client(tiny)
+    assert client.until("ready")[-1]["memory_bytes"] > 0
+    client.say(do="answer", id=1, adapter=str(one), messages=ASK, max_new_tokens=8, temperature=0)
+    found = client.until("done")
+    assert "".join(m["text"] for m in found if m["type"] == "token") == found[-1]["text"]
+    assert found[-1]["swap_seconds"] > 0
+    client.say(do="answer", id=2, adapter=str(tmp_path / "none"), messages=ASK)
+    assert "none is not an adapter folder" in client.until("error")[-1]["message"]
+    client.say(do="answer", id=3, adapter=None, messages=ASK, max_new_tokens=200, temperature=1.0, seed=3)
+    client.until("token")
+    client.say(do="stop")
+    assert client.until("done")[-1]["stopped"]
+    client.process.stdin.close()
+    assert client.process.wait(20) == 0
+
+
+@pytest.mark.spec("U36.5")
+def test_the_chat_job_leaves_when_nobody_asks(tiny):
+    client = Client(tiny, idle="0.2")
+    client.until("ready")
+    assert client.process.wait(20) == 0
+
+
+def test_a_base_that_may_not_be_loaded_is_said(tiny, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "bad")
+    (folder / "model.safetensors").unlink()
+    client = Client(folder)
+    assert "holds no weights" in client.until("error")[-1]["message"]
+    assert client.process.wait(20) == 0

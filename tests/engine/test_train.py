@@ -1,0 +1,225 @@
+"""Real training of a two-layer model: events, adapters of every method, stopping, failing."""
+
+import json
+import subprocess
+import sys
+import time
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from studio.domain import events
+from studio.domain.errors import DataError, ModelError
+from studio.engine import models, train
+from studio.engine.report import Reporter
+from tests.engine.conftest import EXAMPLES, SHAPE, make_model, talk
+
+
+def run(directory):
+    reporter = Reporter(directory)
+    train.run(directory, reporter)
+    return told(directory)
+
+
+def told(directory):
+    return [events.parse(line) for line in (directory / "events.jsonl").read_bytes().splitlines()]
+
+
+def of(kind, found):
+    return [event for event in found if isinstance(event, kind)]
+
+
+@pytest.mark.spec("U4.1")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["method.name=lora"],
+        ["method.name=rslora"],
+        ["method.name=dora"],
+        ["method.name=pissa", "method.rank=4"],
+        ["method.name=qlora"],
+        ["method.name=qlora", "model.quantization=int8"],
+    ],
+    ids=lambda settings: settings[-1] if len(settings) > 1 else settings[0],
+)
+def test_every_method_learns_and_its_adapter_loads_in_plain_peft(tiny, make_run, settings):
+    # bitsandbytes quantises blocks of 64 values: the quantised model needs wider layers
+    base = tiny
+    if "qlora" in settings[0]:
+        base = make_model(tiny.parent / "wide", hidden_size=64, intermediate_size=128, head_dim=16)
+    directory = make_run(base, *settings, "train.max_steps=12")
+    found = run(directory)
+    steps = of(events.Step, found)
+    assert [step.step for step in steps] == list(range(1, 13))
+    assert steps[-1].loss < steps[0].loss - 0.15
+    final = of(events.Finished, found)[0].result["eval"]
+    assert final["adapter"]["loss"] < final["base"]["loss"]
+    if "qlora" in settings[0]:
+        return  # what plain peft loads there is an unquantised base
+    # The adapter on a plain base gives the held-out loss that was measured in the studio.
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    plain = peft.PeftModel.from_pretrained(plain, directory / "adapter").eval()
+    studio = models.load_base(base, "none", torch.float32, torch.device("cpu"))
+    studio = peft.PeftModel.from_pretrained(studio, directory / "adapter").eval()
+    ids = torch.arange(3, 40)[None]
+    assert torch.equal(plain(ids).logits, studio(ids).logits)
+    last = [event for event in of(events.Evaluated, found) if not event.final][-1]
+    best = min(event.loss for event in of(events.Evaluated, found) if not event.final)
+    assert final["adapter"]["loss"] == pytest.approx(best, rel=1e-3), last
+
+
+def test_events_tell_the_whole_story_in_order(tiny, make_run):
+    found = run(make_run(tiny, "train.max_steps=5", "evaluate.every=2", "evaluate.early_stopping=0"))
+    assert [event.seq for event in found] == list(range(len(found)))
+    assert [event.elapsed for event in found] == sorted(event.elapsed for event in found)
+    kinds = [event.type for event in found if event.type != "phase"]
+    assert kinds == [
+        *("started", "evaluated", "step", "step", "evaluated", "step", "step", "evaluated", "step", "evaluated"),
+        *("saved", "evaluated", "finished"),
+    ]
+    started, finished = of(events.Started, found)[0], of(events.Finished, found)[0]
+    assert (started.steps, started.rows, started.eval_rows) == (5, 20, 4)
+    steps = of(events.Step, found)
+    # five steps of four rows are one pass: every real token once
+    assert steps[-1].tokens == started.tokens_per_epoch == finished.result["real_tokens"]
+    assert steps[0].learning_rate > 0
+    assert steps[-1].memory_bytes > 10_000_000
+    assert set(finished.result) == {
+        *("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "peak_memory_bytes", "eval")
+    }
+
+
+def test_the_same_seed_gives_the_same_losses_and_packing_changes_nothing(tiny, make_run):
+    first, again, unpacked = (
+        [step.loss for step in of(events.Step, run(make_run(tiny, "train.max_steps=4", *more)))]
+        for more in ([], [], ["train.packing=off"])
+    )
+    assert first == again
+    assert first == pytest.approx(unpacked, rel=1e-4)
+
+
+def test_an_architecture_that_cannot_be_packed_is_padded_and_says_so(tmp_path, make_run):
+    shape = {**SHAPE, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    base = make_model(tmp_path / "gpt2", "gpt2", **shape)
+    found = run(make_run(base, "train.max_steps=6", "train.learning_rate=3e-2"))
+    assert "gpt2 models cannot be packed" in of(events.Warned, found)[0].words
+    steps = of(events.Step, found)
+    assert steps[-1].loss < steps[0].loss
+
+
+def test_recompute_gives_the_same_losses(tiny, make_run):
+    plain, recomputed = (
+        [step.loss for step in of(events.Step, run(make_run(tiny, "train.max_steps=3", f"train.recompute={on}")))]
+        for on in ("false", "true")
+    )
+    assert plain == pytest.approx(recomputed, rel=1e-5)
+
+
+def test_plain_text_is_learned_without_questions(tiny, make_run):
+    examples = [{"text": "The sky is blue. " * (1 + i % 3), "row": i + 1} for i in range(16)]
+    found = run(make_run(tiny, "train.max_steps=8", examples=examples, kind="text"))
+    final = of(events.Finished, found)[0].result["eval"]
+    assert final["adapter"]["loss"] < final["base"]["loss"]
+    assert final["adapter"]["exact_match"] is None
+    assert final["verdict"].startswith("Better")
+
+
+def test_long_texts_are_split_but_long_answers_ask_first(tiny, make_run):
+    long = "The sky is blue. " * 60
+    found = run(make_run(tiny, "train.max_steps=1", examples=[{"text": long}] * 8, kind="text"))
+    assert "split into pieces" in of(events.Warned, found)[0].words
+    with pytest.raises(DataError, match="8 examples are longer than 256 tokens"):
+        run(make_run(tiny, examples=EXAMPLES[:8] + [talk("Why?", long)] * 8))
+
+
+def test_overfitting_ends_early_and_keeps_the_best_step(tiny, make_run):
+    settings = ["train.max_steps=60", "train.learning_rate=0.2", "evaluate.every=1", "evaluate.early_stopping=2"]
+    directory = make_run(tiny, *settings)
+    found = run(directory)
+    checks = [event for event in of(events.Evaluated, found) if event.step and not event.final]
+    if len(of(events.Step, found)) == 60:
+        pytest.fail("the learning rate of this test no longer makes it overfit")
+    best = min(checks, key=lambda event: event.loss)
+    assert of(events.Saved, found)[0].step == best.step
+    assert f"since step {best.step}" in of(events.Warned, found)[0].words
+    assert of(events.Finished, found)[0].result["eval"]["adapter"]["loss"] == pytest.approx(best.loss, rel=1e-3)
+
+
+def test_no_answer_to_learn_is_said(tiny, make_run):
+    empty = [{"messages": [{"role": "user", "content": "Why?"}]}] * 8
+    with pytest.raises(DataError, match="No example has an answer"):
+        run(make_run(tiny, examples=empty))
+
+
+def test_wrong_layers_are_named(tiny, make_run):
+    with pytest.raises(ModelError, match="does not fit") as caught:
+        run(make_run(tiny, "method.targets=[nothing]"))
+    assert "q_proj" in caught.value.hint
+
+
+def test_the_adapter_tells_where_it_comes_from(tiny, make_run):
+    directory = make_run(tiny, "train.max_steps=2")
+    run(directory)
+    facts = json.loads((directory / "adapter" / "studio.json").read_text())
+    assert facts["base"]["path"] == str(tiny)
+    assert facts["eos_token"] == "<|im_end|>"
+    assert "SmolLM" in facts["template"]
+    assert facts["metrics"]["verdict"]
+    card = (directory / "adapter" / "README.md").read_text()
+    assert "PeftModel.from_pretrained" in card
+    lineage = json.loads((directory / "lineage.json").read_text())
+    assert lineage["engine"]["template_sha256"] == facts["template_sha256"]
+    assert lineage["engine"]["versions"]["torch"] == torch.__version__
+
+
+def engine(directory):
+    return subprocess.Popen(
+        [sys.executable, "-m", "studio.engine", "train", str(directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def wait_for_steps(directory, count):
+    for _ in range(1800):
+        if (directory / "events.jsonl").exists() and len(of(events.Step, told(directory))) >= count:
+            return
+        time.sleep(0.1)
+    pytest.fail("the engine made no steps in three minutes")
+
+
+@pytest.mark.parametrize("way", ["stop file", "SIGTERM"])
+def test_stopping_keeps_the_adapter(tiny, make_run, way):
+    directory = make_run(tiny, "train.max_steps=100000", "evaluate.every=100000")
+    process = engine(directory)
+    wait_for_steps(directory, 3)
+    if way == "SIGTERM":
+        process.terminate()
+    else:
+        (directory / "control" / "stop").touch()
+    assert process.wait(60) == 0
+    found = told(directory)
+    finished = of(events.Finished, found)[0]
+    assert finished.stopped
+    assert finished.result["steps"] < 100000
+    assert (directory / "adapter" / "adapter_model.safetensors").exists()
+    facts = json.loads((directory / "process.json").read_text())
+    assert facts["pid"] == process.pid
+
+
+def test_a_failure_is_an_event_with_words_and_leaves_no_adapter(tiny, make_run):
+    directory = make_run(tiny, "train.max_steps=30", "train.learning_rate=0.99", "train.max_grad_norm=1e9")
+    lineage = json.loads((directory / "lineage.json").read_text())
+    lineage["model"]["path"] = str(directory / "gone")
+    (directory / "lineage.json").write_text(json.dumps(lineage))
+    process = engine(directory)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 1
+    failed = told(directory)[-1]
+    assert isinstance(failed, events.Failed)
+    assert "gone" in failed.message
+    assert "Traceback" in output  # the log has it, the event has not
+    assert "Traceback" not in failed.message + failed.hint
+    assert not (directory / "adapter").exists()

@@ -1,0 +1,138 @@
+"""Every setting is chosen for a user who says nothing, kept for one who says something, and has a reason."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio.domain.config import TrainingConfig, from_document, override
+from studio.domain.methods import METHODS
+from studio.domain.records import Dataset, Model
+from studio.services.check import Lengths
+from studio.services.machine import Gpu, MachineFacts
+from studio.services.recommend import recommend
+
+ENGINE_DECIDES = {"data.max_length", "train.precision", "train.packing", "evaluate.max_new_tokens", "hardware.device"}
+NO_REASON_NEEDED = {"model.id", "model.revision", "data.path", "data.format", "data.map"}  # what is said, not chosen
+KEYS = {
+    f"{group}.{name}"
+    for group, field in TrainingConfig.model_fields.items()
+    if group != "name"
+    for name in field.annotation.model_fields  # type: ignore[union-attr]
+}
+
+
+def settled(
+    *assignments: str,
+    parameters: int = 135_000_000,
+    rows: int = 180,
+    kind: str = "chat",
+    card: bool = False,
+    **more: Any,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return `group.key` → value and the reasons, for a small machine unless `card`."""
+    document = override({"model": {"id": "starter"}, "data": {"path": "a.csv"}}, list(assignments))
+    gpu = Gpu(name="Card", memory_bytes=24 * 10**9, memory_free_bytes=0, bf16=True) if card else None
+    sizes = {"memory_bytes": 16 * 10**9, "memory_free_bytes": 10**10, "disk_free_bytes": 10**11}
+    facts = MachineFacts(processor="", cores=2, gpu=gpu, bf16=card, words="", **sizes)
+    model = Model(id="starter", path="", source="", parameters=parameters, context=more.get("context", 8192))
+    dataset = Dataset.model_validate(
+        dict.fromkeys(("id", "name", "path", "source", "sha256", "format", "created"), "")
+        | {"kind": kind, "rows": rows, "usable": rows, "train_rows": rows, "eval_rows": more.get("held", 20)}
+    )
+    lengths = Lengths(total=more.get("characters", 100 * rows))
+    config, reasons = recommend(from_document(document), model, dataset, facts, lengths)
+    values = {
+        f"{group}.{key}": v for group, g in config.model_dump().items() if group != "name" for key, v in g.items()
+    }
+    return values, reasons
+
+
+@pytest.mark.spec("U21.5")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["chat", "text"])
+@pytest.mark.parametrize("card", [True, False])
+def test_model_and_data_are_enough(method: str, kind: str, card: bool) -> None:
+    values, reasons = settled(f"method.name={method}", kind=kind, card=card)
+    assert {key for key, value in values.items() if value == "auto"} <= ENGINE_DECIDES | {"data.format"}
+    assert set(reasons) >= KEYS - NO_REASON_NEEDED
+    assert all(reason.endswith(".") and "\n" not in reason for reason in reasons.values())
+    assert "You set this" not in " ".join(reasons.values())
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "train.epochs": st.integers(1, 50),
+            "train.learning_rate": st.sampled_from([1e-5, 3e-4, 0.01]),
+            "train.effective_rows": st.integers(1, 64),
+            "train.batch_tokens": st.integers(64, 10_000),
+            "train.max_steps": st.integers(0, 500),
+            "train.seed": st.integers(0, 100),
+            "evaluate.every": st.integers(1, 50),
+            "method.rank": st.integers(1, 128),
+            "method.alpha": st.integers(1, 256),
+            "data.max_length": st.integers(64, 4096),
+        },
+    ),
+    st.integers(1, 100_000),
+    st.sampled_from(["chat", "text"]),
+)
+def test_what_the_user_sets_stays(chosen: dict[str, Any], rows: int, kind: str) -> None:
+    values, reasons = settled(*(f"{key}={value}" for key, value in chosen.items()), rows=rows, kind=kind)
+    assert {key: values[key] for key in chosen} == chosen
+    again, why = settled(
+        *(f"{key}={value}" for key, value in values.items() if value not in ("auto", "", {})), rows=rows, kind=kind
+    )
+    assert again == values, "settings that were resolved once are taken as they are"
+    assert set(why) == set(reasons)
+
+
+def test_a_choice_of_the_user_s_stands_beside_the_recommendation() -> None:
+    _, reasons = settled("train.epochs=9", "train.seed=7")
+    assert reasons["train.epochs"].startswith("You set this. Recommended: 3.")
+    assert reasons["train.seed"] == "You set this. Usual: 42."
+
+
+def test_larger_models_get_smaller_rates() -> None:
+    rates = [settled(parameters=size)[0]["train.learning_rate"] for size in (10**8, 10**9, 4 * 10**9, 7 * 10**10)]
+    assert rates == sorted(rates, reverse=True)
+    assert len(set(rates)) == 4
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_more_rows_mean_fewer_passes_and_larger_steps(one: int, other: int) -> None:
+    (few, _), (many, _) = (settled(rows=rows) for rows in sorted((one, other)))
+    assert few["train.epochs"] >= many["train.epochs"]
+    assert few["train.effective_rows"] <= many["train.effective_rows"] <= max(one, other)
+
+
+def test_a_card_takes_more_at_once() -> None:
+    assert settled(card=True)[0]["train.batch_tokens"] > settled(card=False)[0]["train.batch_tokens"]
+
+
+def test_a_step_limit_alone_says_how_long() -> None:
+    values, reasons = settled("train.max_steps=15")
+    assert values["train.epochs"] == "auto"
+    assert values["evaluate.every"] == 3
+    assert "alone" in reasons["train.max_steps"]
+
+
+def test_the_held_out_loss_is_checked_about_five_times() -> None:
+    values, _ = settled("train.effective_rows=8", "train.epochs=4", rows=800)
+    assert values["evaluate.every"] == 80  # of 400 steps
+
+
+def test_a_long_text_counts_as_many_pieces() -> None:
+    values, reasons = settled(kind="text", rows=1, held=0, characters=4 * 1024 * 900)
+    assert values["data.max_length"] == 1024
+    assert "900 pieces" in reasons["train.epochs"]
+    assert settled(kind="text", context=512)[0]["data.max_length"] == 512
+
+
+def test_a_model_of_unknown_size_gets_a_rate_all_the_same() -> None:
+    values, reasons = settled(parameters=0)
+    assert values["train.learning_rate"] > 0
+    assert "not known" in reasons["train.learning_rate"]

@@ -1,0 +1,67 @@
+"""Verdicts and differences: the words and the plots say the same as the numbers."""
+
+import re
+from typing import Any
+
+import pytest
+
+from studio.ui import report
+
+
+def found(mean: float, low: float, high: float) -> dict[str, float]:
+    return {"mean": mean, "low": low, "high": high, "p": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("sentence", "word", "tone"),
+    [
+        ("Better: 14 against 0.", "Better", "good"),
+        ("Not better: the same.", "Not better", "warn"),
+        ("Mixed: closer, but less sure.", "Mixed", "warn"),
+        ("Worse: 1 against 3.", "Worse", "bad"),
+        ("Not measured: no rows.", "Not measured", ""),
+    ],
+)
+def test_the_verdicts_first_words_carry_its_tone(sentence: str, word: str, tone: str) -> None:
+    assert f'<b class="{tone}">{word}</b>{sentence[len(word) :]}' in report.verdict(sentence)
+
+
+@pytest.mark.parametrize(
+    ("key", "difference", "tone"),
+    [
+        ("exact_match", found(0.1, 0.05, 0.2), "good"),
+        ("exact_match", found(-0.1, -0.2, -0.05), "bad"),
+        ("exact_match", found(0.1, -0.05, 0.2), ""),
+        ("loss", found(-0.4, -0.5, -0.3), "good"),
+        ("loss", found(0.4, 0.3, 0.5), "bad"),
+        ("loss", found(0.4, -0.3, 0.5), ""),
+    ],
+)
+def test_a_difference_is_good_or_bad_only_with_its_whole_interval(key: str, difference: Any, tone: str) -> None:
+    assert report.tone(key, difference) == tone
+
+
+def test_the_plot_shows_zero_in_the_middle_and_the_interval_in_place() -> None:
+    drawn = report.intervals({"difference": {"token_f1": found(0.1, -0.05, 0.2)}})
+    low, high = re.search(r'x1="([\d.]+)" x2="([\d.]+)" y1="9" y2="9" stroke="var\(--muted\)"', drawn).groups()
+    (mean,) = re.search(r'cx="([\d.]+)"', drawn).groups()
+    assert float(low) < 110 < float(mean) < float(high) <= 210
+    assert "+10 points" in drawn
+    assert "−5 to +20" in drawn
+
+
+def test_text_data_has_no_answers_to_compare() -> None:
+    sides = {side: {"loss": loss, "perplexity": 3.0, "exact_match": None, "token_f1": None} for side, loss in
+             (("base", 2.0), ("adapter", 1.5))}  # fmt: skip
+    table = report.table({"rows": 1200, "difference": {"loss": found(-0.5, -0.6, -0.4)}, **sides})
+    assert "On 1,200 held-out rows" in table
+    assert "−0.500, −0.600 to −0.400" in table
+    assert "Exactly right" not in table
+
+
+def test_answers_of_a_model_are_text() -> None:
+    shown = report.samples(
+        {"samples": [{"prompt": "a", "expected": "b", "base": "<img src=x onerror=1>", "adapter": "${7*7}"}]}
+    )
+    assert "<img" not in shown
+    assert "&lt;img src=x onerror=1&gt;" in shown

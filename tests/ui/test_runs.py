@@ -1,0 +1,296 @@
+"""Runs: the list and its filters, one run live from its files, stopped in place, told well when it ends badly."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from studio.domain.config import TrainingConfig
+from studio.domain.records import Model, Run, Status
+from studio.studio import Studio
+from studio.ui import runs as tab
+
+FAKE = (sys.executable, str(Path(__file__).parents[1] / "services" / "fake_engine.py"))
+Step = dict[str, Any]
+FACTS = {"rows": 9, "eval_rows": 4, "tokens_per_epoch": 5, "trainable_parameters": 3, "settings": {}}
+METRIC = {"mean": 0.14, "low": 0.11, "high": 0.17, "p": 0.01}
+REPORT = {
+    "rows": 4,
+    "answers": 4,
+    "base": {"loss": 2.0, "perplexity": 7.4, "exact_match": 0.0, "token_f1": 0.3},
+    "adapter": {"loss": 1.0, "perplexity": 2.7, "exact_match": 0.14, "token_f1": 0.44},
+    "difference": {
+        "exact_match": METRIC,
+        "token_f1": METRIC,
+        "loss": {"mean": -1.0, "low": -1.2, "high": -0.8, "p": 0.0},
+    },
+    "verdict": "Better: 1 against 0 of 4 answers exactly right.",
+    "samples": [
+        {"prompt": "Where is it?", "expected": "At the depot.", "base": "<b>No</b> idea", "adapter": "At the depot."}
+    ],
+}
+
+
+def event(kind: str, **facts: Any) -> Step:
+    return {"emit": {"type": kind, **facts}}
+
+
+def started(steps: int) -> Step:
+    return event("started", steps=steps, device="processor", precision="fp32", **FACTS)
+
+
+def step(number: int) -> Step:
+    facts = {"learning_rate": 1e-4, "grad_norm": 1.0, "tokens_per_second": 50.0, "memory_bytes": 900_000_000}
+    return event("step", step=number, loss=2.0 / number, tokens=100 * number, **facts)
+
+
+def checked(number: int, loss: float) -> Step:
+    return event("evaluated", step=number, loss=loss)
+
+
+def finished(number: int, stopped: bool = False) -> Step:
+    return event("finished", step=number, stopped=stopped, result={"steps": number, "eval": REPORT})
+
+
+@pytest.fixture
+def plan(studio: Studio, tickets: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+    """Prepare a run whose engine plays these steps; `until` names a file they may wait for."""
+    folder = studio.home.root / "starter-model"
+    folder.mkdir()
+    model = Model(id="starter", path=str(folder), source="package", parameters=135_000_000)
+    monkeypatch.setattr(studio.models, "resolve", lambda *_: model)
+    studio.runs.command = FAKE
+    data = {"path": str(tickets), "map": {"prompt": "they_wrote", "response": "we_said"}}
+
+    def make(*steps: Step, name: str = "desk", start: bool = True) -> Run:
+        config = TrainingConfig.model_validate({"name": name, "model": {"id": "starter"}, "data": data})
+        run = studio.runs.prepare(config)
+        Path(run.path, "plan.json").write_text(json.dumps(steps))
+        return studio.runs.start(run.id) if start else run
+
+    yield make
+    for run in studio.runs.list():
+        if run.status.active:
+            studio.runs.stop(run.id, force=True)
+
+
+def until(condition: Callable[[], Any]) -> None:
+    limit = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def view(page: Callable[..., Any]) -> Any:
+    return page(tab.build, "runs")
+
+
+def timer_of(view: Any) -> gr.Timer:
+    (timer,) = view.tab.timers
+    return timer
+
+
+def tick(view: Any) -> dict[Any, Any]:
+    """Let a second pass on the page; return what was drawn of what the tick saw."""
+    fns = list(view.demo.fns.values())
+    look = next(fn for fn in fns if (timer_of(view)._id, "tick") in fn.targets)
+    (news,) = look.outputs
+    if not isinstance(look.fn(*[view.values[each] for each in look.inputs]), tuple):
+        return {}
+    draw = next(fn for fn in fns if (news._id, "change") in fn.targets and len(fn.outputs) > 1)
+    view._take(draw.fn(*[view.values[each] for each in draw.inputs]), draw.outputs)
+    return dict(view.states[-1])
+
+
+def detail(view: Any) -> str:
+    """The open run as it stands on the page."""
+    return view.seen().split("data-run=")[1]
+
+
+def test_an_empty_list_says_what_will_be_here(view: Any) -> None:
+    view.refresh()
+    assert "No runs yet. Train on your data, and it appears here." in view.seen()
+    assert view.states[-1][timer_of(view)]["active"] is False
+
+
+def test_runs_are_found_by_state_and_by_words(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    good = plan(started(1), step(1), finished(1), name="desk")
+    bad = plan(event("failed", message="The loss is no number any more.", hint="Lower the rate."), name="sql")
+    until(lambda: not any(studio.runs.get(run.id).status.active for run in (good, bad)))
+    view.refresh()
+    assert view.was("Show", "choices") == [("All 2", "all"), ("Finished 1", "finished"), ("Failed 1", "failed")]
+    assert view.seen().count("data-id") == 2
+
+    view.press("Show", "input", "failed")
+    assert "sql, run 1" in view.seen()
+    assert "desk, run 1" not in view.seen()
+
+    view.press("Show", "input", "all")
+    view.press("Filter runs", "input", "SmolLM2")
+    assert view.seen().count("data-id") == 2
+    view.press("Filter runs", "input", "poetry")
+    assert "No run matches “poetry”." in view.seen()
+    assert view.was("Clear filter", "visible") is True
+    view.press("Clear filter")
+    assert view.seen().count("data-id") == 2
+    assert view.values[view.find("Filter runs")] == ""
+
+
+@pytest.mark.spec("U34.4")
+def test_a_long_list_is_shown_in_pages(view: Any, monkeypatch: pytest.MonkeyPatch, studio: Studio) -> None:
+    facts = {"name": "desk", "path": "", "model": "starter", "dataset": "tickets", "method": "lora"}
+    many = [
+        Run(id=f"desk-{n}", status=Status.FINISHED, created="2026-11-21T10:00:00Z", **facts) for n in range(120, 0, -1)
+    ]
+    monkeypatch.setattr(studio.runs, "list", lambda: many)
+    view.refresh()
+    assert view.seen().count("data-id") == 50
+    assert "1–50 of 120" in view.seen()
+    assert view.was("Previous", "interactive") is False
+    view.press("Next")
+    view.press("Next")
+    assert view.seen().count("data-id") == 20
+    assert "101–120 of 120" in view.seen()
+    assert view.was("Next", "interactive") is False
+
+
+@pytest.mark.spec("U16.3", "U25.1", "U25.2", "U34.3")
+def test_an_open_run_is_drawn_from_its_files_and_only_when_something_is_new(
+    view: Any, page: Callable[..., Any], studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(
+        *(event("phase", words="Loading the model", done=2.1e9, total=8e9, unit="bytes"), {"wait": "go"}),
+        *(
+            started(3),
+            checked(0, 2.0),
+            step(1),
+            {"wait": "more"},
+            step(2),
+            checked(2, 1.2),
+            {"wait": "end"},
+            finished(2),
+        ),
+    )
+    until(lambda: studio.runs.get(run.id).phase)
+    view.refresh(run.id)
+    assert "Loading the model, 2.1 GB of 8.0 GB" in view.seen()
+    assert (view.states[-1][timer_of(view)]["value"], view.states[-1][timer_of(view)]["active"]) == (1, True)
+
+    Path(run.path, "go").touch()
+    until(lambda: studio.runs.get(run.id).step == 1)
+    tick(view)
+    assert "step 1 of 3" in view.seen()
+    assert "Problem: no better than the base model, 2.00" in view.seen()
+
+    assert tick(view) == {}
+
+    Path(run.path, "more").touch()
+    until(lambda: studio.runs.get(run.id).eval_loss)
+    tick(view)
+    assert "step 2 of 3" in view.seen()
+    assert "held-out 1.200 at step 2" in view.seen()
+
+    reopened = page(tab.build, "runs")
+    reopened.refresh(run.id)
+    assert detail(reopened) == detail(view)
+
+    view.refresh("")
+    view.refresh(run.id)
+    assert detail(view) == detail(reopened)
+    Path(run.path, "end").touch()
+
+
+def test_a_finished_run_says_whether_it_got_better(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan(started(2), checked(0, 2.0), step(1), step(2), {"adapter": REPORT["verdict"]}, finished(2))
+    until(lambda: studio.runs.get(run.id).adapter)
+    view.refresh(run.id)
+    seen = view.seen()
+    assert '<b class="good">Better</b>: 1 against 0 of 4' in seen
+    assert "+14 points, +11 to +17" in seen
+    assert "&lt;b&gt;No&lt;/b&gt; idea" in seen
+    assert "became desk v1" in seen
+    assert view.was("Chat with it", "visible") is True
+    assert view.was("Stop…", "visible") is False
+    assert view.states[-1][timer_of(view)]["active"] is False
+    view.press("Chat with it")
+    assert view.values[view.shell.items["chat"]] == "desk@v1"
+    assert view.states[-1][view.shell.tabs]["selected"] == "chat"
+
+
+def test_a_failure_is_told_with_its_next_step(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan(started(5), step(1), event("failed", message="Out of memory at step 2.", hint="Halve the batch."))
+    until(lambda: studio.runs.get(run.id).status == Status.FAILED)
+    view.refresh(run.id)
+    assert "Out of memory at step 2." in view.seen()
+    assert "Halve the batch." in view.seen()
+    assert "at step 1 of 5" in view.seen()
+    assert view.was("Chat with it", "visible") is False
+
+
+def test_an_interruption_is_told_with_its_cause(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan(started(5), step(1), {"kill": True})
+    until(lambda: studio.runs.get(run.id).status == Status.INTERRUPTED)
+    view.refresh(run.id)
+    assert "ended by the system, most often for lack of memory" in view.seen()
+
+
+def test_a_run_is_stopped_after_it_was_said_what_that_means(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(started(9), step(1), {"wait": "control/stop"}, finished(1, stopped=True))
+    until(lambda: studio.runs.get(run.id).step)
+    view.refresh(run.id)
+    view.press("Stop…")
+    assert "now 1 of 9" in view.seen()
+    assert "kept as a version of desk" in view.seen()
+    assert studio.runs.get(run.id).status == Status.TRAINING
+    view.press("Stop the run")
+    until(lambda: studio.runs.get(run.id).status == Status.STOPPED)
+    tick(view)
+    assert "<b>Stopped</b>" in view.seen()
+    assert "at step 1 of 9" in view.seen()
+
+
+@pytest.mark.spec("U19.5")
+def test_the_log_is_read_live_and_filtered(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan({"print": "packed 9 rows"}, {"wait": "go"}, {"print": "Saved the adapter"}, {"wait": "end"})
+    until(lambda: "packed" in studio.runs.log(run.id))
+    view.refresh(run.id)
+    view.press("Log", "expand")
+    log = view.find("The last 200 lines of worker.log")
+    assert view.values[log] == "packed 9 rows"
+    Path(run.path, "go").touch()
+    until(lambda: "Saved" in studio.runs.log(run.id))
+    (news,) = next(fn for fn in view.demo.fns.values() if (timer_of(view)._id, "tick") in fn.targets).outputs
+    for handler in view.demo.fns.values():  # what follows when a tick saw something
+        if log in handler.outputs and (news._id, "change") in handler.targets:
+            view._take(handler.fn(*[view.values[each] for each in handler.inputs]), handler.outputs)
+    assert view.values[log] == "packed 9 rows\nSaved the adapter"
+    view.press("Filter lines", "input", "SAVED")
+    assert view.values[log] == "Saved the adapter"
+
+
+def test_the_list_follows_a_run_that_the_command_line_started(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(started(4), step(1), {"wait": "more"}, step(2), {"wait": "end"})
+    until(lambda: studio.runs.get(run.id).step == 1)
+    view.refresh()
+    assert view.states[-1][timer_of(view)]["active"] is True
+    assert "width:25%" in view.seen()
+    Path(run.path, "more").touch()
+    until(lambda: studio.runs.get(run.id).step == 2)
+    tick(view)
+    assert "width:50%" in view.seen()
+
+
+def test_an_address_of_a_run_that_is_gone_leads_to_the_list(view: Any) -> None:
+    view.refresh("gone-7")
+    assert "There is no run gone-7." in view.seen()
+    tick(view)

@@ -1,0 +1,216 @@
+"""Train: what is chosen, recommended, changed, saved, imported and started."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from studio.domain.config import TrainingConfig, from_document
+from studio.domain.errors import ModelError
+from studio.domain.events import Phase
+from studio.domain.records import Dataset, Model, Run, Status
+from studio.services import datasets
+from studio.studio import Studio
+from studio.ui import knobs, train
+
+
+@pytest.fixture
+def dataset(studio: Studio) -> Dataset:
+    return studio.datasets.add(datasets.sample_path())
+
+
+@pytest.fixture
+def view(page: Callable[..., Any], dataset: Dataset) -> Any:
+    view = page(train.build, "train")
+    view.refresh()
+    return view
+
+
+def step(view: Any) -> int:
+    """Return the step that is shown."""
+    walk = next(block for block in view.demo.blocks.values() if getattr(block, "elem_id", "") == "steps")
+    return next((said[walk]["selected"] for said in reversed(view.states) if walk in said), train.DATA)
+
+
+def reason(view: Any, title: str) -> str:
+    """Return what stands beside a control."""
+    control = view.find(title)
+    row = next(b for b in view.demo.blocks.values() if control in getattr(b, "children", []) or _in_form(b, control))
+    return str(view.values[row.children[-1]])
+
+
+def _in_form(block: Any, control: Any) -> bool:
+    return any(control in getattr(child, "children", []) for child in getattr(block, "children", [])) and "knob" in str(
+        block.elem_classes
+    )
+
+
+def test_without_data_the_first_step_says_so(page: Callable[..., Any]) -> None:
+    view = page(train.build, "train")
+    view.refresh()
+    assert "No data yet." in view.seen()
+    assert view.was("Continue", "visible") is False
+    assert view.was("Add data", "variant") == "primary"
+    assert view.was("Start training", "interactive") is False
+
+
+@pytest.mark.spec("U21.5")
+def test_data_alone_is_ready_to_start(view: Any) -> None:
+    seen = view.seen()
+    assert "Ready to start" in seen
+    assert "SmolLM2-135M-Instruct, fetched at the start" in seen
+    assert view.was("Start training", "interactive") is True
+    assert view.values[view.find("Passes over the data")] == 3
+    assert 'aria-pressed="true"' in seen
+
+
+@pytest.mark.spec("U22.5")
+def test_every_value_has_its_reason(view: Any) -> None:
+    fields = knobs.fields()
+    assert {
+        key: reason(view, field["title"]) for key, field in fields.items() if not reason(view, field["title"])
+    } == {}
+    assert "180 examples are few" in reason(view, "Passes over the data")
+
+
+def test_data_that_is_handed_over_leads_to_the_review(view: Any, studio: Studio, tickets: Path) -> None:
+    other = studio.datasets.add(tickets, map={"prompt": "they_wrote", "response": "we_said"})
+    view.refresh(other.id)
+    assert step(view) == train.REVIEW
+    assert "tickets, 40 examples" in view.seen()
+    assert view.values[view.item] == "", "the next visit does not jump again"
+
+
+def test_a_value_the_user_changed_stays_and_is_marked(view: Any) -> None:
+    view.press("Learning rate", "submit", 0.01)
+    assert "You set this. Recommended: 1.0e-3." in reason(view, "Learning rate")
+    view.press("Rank", "submit", 64)
+    assert view.values[view.find("Learning rate")] == 0.01
+    assert view.values[view.find("Alpha")] == 128, "what follows from it is recommended anew"
+    view.press("Step limit", "submit", 15)
+    assert "15" in view.seen().split("Steps</dt>")[1][:80]
+    view.press("Use the recommended values")
+    assert view.values[view.find("Learning rate")] == 0.001
+    assert view.values[view.find("Alpha")] == 32
+
+
+def test_an_emptied_number_is_automatic_again(view: Any) -> None:
+    view.press("Learning rate", "submit", 0.01)
+    view.values[view.find("Learning rate")] = None
+    view.press("Learning rate", "blur")
+    assert view.values[view.find("Learning rate")] == 0.001
+
+
+def test_a_value_that_cannot_be_is_said_in_place(view: Any) -> None:
+    view.press("Rank", "submit", 0)
+    assert "method.rank" in view.seen()
+    assert view.was("Start training", "interactive") is False
+    view.press("Rank", "submit", 8)
+    assert "method.rank" not in view.seen()
+    assert view.was("Start training", "interactive") is True
+
+
+def test_a_method_brings_what_it_needs(view: Any) -> None:
+    view.press("Method", "input", "qlora")
+    assert "held in 4 bits (NF4)" in view.seen()
+    assert view.values[view.find("Quantisation")] == "nf4"
+
+
+@pytest.mark.spec("U18.1", "U18.5")
+def test_settings_survive_saving_and_import(view: Any, dataset: Dataset, page: Callable[..., Any]) -> None:
+    view.press("Rank", "submit", 64)
+    view.press("Layers", "input", "q_proj, v_proj")
+    view.values[view.find("Name of the adapter")] = "desk"
+    view.press("Review")
+    saved = Path(view.was("Save these settings", "value"))
+    assert saved.name == "desk.yaml"
+    config = from_document(yaml.safe_load(saved.read_text(encoding="utf-8")))
+    assert (config.method.rank, config.method.targets, config.name) == (64, ["q_proj", "v_proj"], "desk")
+    assert "# " in saved.read_text(encoding="utf-8"), "with the reasons"
+    other = page(train.build, "train")
+    other.press("Import settings", "upload", str(saved))
+    assert step(other) == train.REVIEW, "shown before anything starts"
+    again = from_document(yaml.safe_load(Path(other.was("Save these settings", "value")).read_text(encoding="utf-8")))
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1, 2", "is not a settings file"),
+        ("- a\n- b\n", "not a list of keys and values"),
+        (json.dumps({"model": {"id": "starter"}, "data": {"path": "gone"}}), "There is no data set"),
+        (json.dumps({"model": {"id": "starter"}, "data": {"path": "x"}, "methd": {}}), "methd"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused_in_words(view: Any, tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+    view.press("Import settings", "upload", str(tmp_path / "a.yaml"))
+    assert said in view.seen()
+    assert "Not imported" in view.seen()
+
+
+def test_a_model_is_fetched_in_words_and_chosen(view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(id="owner/small", path="/models/small", source="hub", revision="a" * 40, parameters=2_000_000_000)
+
+    def resolve(id: str, revision: str, report: Callable[[Phase], None]) -> Model:
+        report(Phase(words="Downloading owner/small", done=1, total=4))
+        monkeypatch.setattr(studio.models, "list", lambda: [model])
+        return model
+
+    monkeypatch.setattr(studio.models, "resolve", resolve)
+    view.press("Another model: a Hub id, a folder or a .gguf file", "submit", " owner/small ")
+    assert any("Downloading owner/small" in str(said) for said in view.states)
+    assert "owner/small, commit aaaaaaa" in view.seen()
+    assert view.values[view.find("Learning rate")] == 2e-4, "chosen for this size"
+
+
+def test_a_model_that_does_not_exist_is_said_in_place(
+    view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(*_: object) -> Model:
+        raise ModelError("owner/gone needs access.", "Ask for it on its page.")
+
+    monkeypatch.setattr(studio.models, "resolve", resolve)
+    view.press("Another model: a Hub id, a folder or a .gguf file", "submit", "owner/gone")
+    assert "owner/gone needs access." in view.seen()
+    assert view.was("Get this model", "interactive") is True
+
+
+def test_start_prepares_in_words_and_opens_the_run(view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainingConfig] = []
+    made = Run(
+        id="desk-1", name="desk", path="", status=Status.STARTING, model="", dataset="", method="lora", created=""
+    )
+
+    def prepare(config: TrainingConfig, report: Callable[[Phase], None]) -> Run:
+        asked.append(config)
+        report(Phase(words="Fetching the model"))
+        return made
+
+    monkeypatch.setattr(studio.runs, "prepare", prepare)
+    monkeypatch.setattr(studio.runs, "start", lambda id: made)
+    view.press("Step limit", "submit", 15)
+    view.press("Start training")
+    assert any("Fetching the model" in str(said) for said in view.states)
+    assert view.values[view.shell.items["runs"]] == "desk-1"
+    (config,) = asked
+    assert config.train.max_steps == 15
+    assert config.train.learning_rate == "auto", "what the user did not set is left to be recommended"
+    view.refresh()
+    assert view.values[view.find("Step limit")] == 0, "the next run begins with what is recommended for it"
+
+
+def test_a_start_that_fails_is_said_and_can_be_tried_again(
+    view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(*_: object) -> Run:
+        raise ModelError("No room for the model.", "Delete old runs.")
+
+    monkeypatch.setattr(studio.runs, "prepare", prepare)
+    view.press("Start training")
+    assert "No room for the model." in view.seen()
+    assert view.was("Start training", "interactive") is True
