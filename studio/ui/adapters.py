@@ -1,6 +1,5 @@
 """Adapters: the versions of one name, newest first, each with what was measured of it."""
 
-import time
 from typing import Any
 
 import gradio as gr
@@ -18,9 +17,12 @@ FIRST = 10  # cards drawn before "Show older"
 
 
 def build(studio: Studio, shell: Shell) -> Tab:
-    """Build the tab. `shown` names what the cards are drawn for; a new value draws them again."""
+    """Build the tab. `shown` says what the cards are drawn for; only another value draws them again.
+
+    Drawing gives every button a new number, so that a press between two drawings meets one that is gone.
+    """
     item = shell.items["adapters"]
-    shown = gr.State(("", FIRST, 0.0))  # name, number of cards, and a number that changes when they must be drawn anew
+    shown = gr.State(("", FIRST, ""))  # the name, how many cards, and what `state` says of them
     with gr.Row(elem_classes="head"):
         title = block(head("Adapters"))
         pick = gr.Dropdown(
@@ -49,7 +51,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             if wanted in ("", name)
             else problem(NotFound(f"There is no adapter {ref}.", "It was deleted."), "Not found"),
             gr.update(visible=not names),
-            (name, 10_000 if version and wanted == name else FIRST, time.monotonic()),
+            (name, 10_000 if version and wanted == name else FIRST, state(studio.adapters.list(name)) if name else ""),
         ]
 
     outputs = [title, pick, said, empty, shown]
@@ -57,7 +59,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     pick.input(lambda name: name, pick, item, **QUIET)
 
     @gr.render(inputs=shown, triggers=[shown.change], show_progress="hidden")
-    def cards(now: tuple[str, int, float]) -> None:
+    def cards(now: tuple[str, int, str]) -> None:
         name, most, _ = now
         versions = studio.adapters.list(name) if name else []
         for adapter in versions[:most]:
@@ -65,7 +67,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if len(versions) > most:
             words_older = f"Show {len(versions) - most} older"
             older = gr.Button(words_older, size="sm", elem_classes="back", scale=0, min_width=120)
-            older.click(edge(lambda: (name, len(versions), time.monotonic())), None, shown, **QUIET)
+            older.click(edge(lambda: (name, len(versions), state(versions))), None, shown, **QUIET)
 
     def card(adapter: Adapter, versions: list[Adapter]) -> None:
         version = f"v{adapter.version}"
@@ -95,9 +97,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
             size = words.size(adapter.bytes)
             removed = confirm(delete, f"Delete {adapter.name} {version}?", f"Delete {version}, {size}", "Keep it")
 
-        def activate() -> tuple[str, int, float]:
+        def activate() -> tuple[str, int, str]:
             studio.adapters.activate(adapter.ref)
-            return adapter.name, FIRST, time.monotonic()
+            return adapter.name, FIRST, state(studio.adapters.list(adapter.name))
 
         def remove() -> list[Any]:
             studio.adapters.remove(adapter.ref)
@@ -112,6 +114,11 @@ def build(studio: Studio, shell: Shell) -> Tab:
         removed.act.click(edge(remove), None, outputs, **QUIET)
 
     return Tab(refresh, outputs)
+
+
+def state(versions: list[Adapter]) -> str:
+    """Return a text that changes when a card would."""
+    return "".join(each.model_dump_json() for each in versions)
 
 
 def heading(versions: list[Adapter]) -> str:

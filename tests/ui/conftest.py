@@ -108,6 +108,7 @@ def page(studio: Studio) -> Callable[..., Page]:
 def browser() -> Iterator[Any]:
     """A headless Chromium: the system's, else Playwright's own."""
     sync_api = pytest.importorskip("playwright.sync_api")
+    sync_api.expect.set_options(timeout=30_000)  # a busy machine is not a failure
     with sync_api.sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         try:

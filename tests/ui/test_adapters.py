@@ -125,3 +125,16 @@ def test_many_versions_are_shown_ten_at_a_time(open_at: Callable[[str], Any], st
     expect(page.locator(".card")).to_have_count(10)
     older.click()
     expect(page.locator(".card")).to_have_count(13)
+
+
+def test_opening_a_name_again_draws_nothing_anew(page: Callable[..., Any], studio: Studio) -> None:
+    keep(studio, "desk", 1)
+    keep(studio, "desk", 2)
+    opened = page(tab.build, "adapters")
+    opened.refresh("desk")
+    first = opened.values[opened.tab.outputs[-1]]
+    opened.refresh("desk")
+    assert opened.values[opened.tab.outputs[-1]] == first
+    studio.adapters.activate("desk@v1")
+    opened.refresh("desk")
+    assert opened.values[opened.tab.outputs[-1]] != first
