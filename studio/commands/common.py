@@ -15,7 +15,7 @@ import typer
 
 from studio.domain.errors import EngineError, StudioError
 from studio.domain.events import Phase, Report
-from studio.domain.words import percent, signed
+from studio.domain.metrics import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -191,37 +191,19 @@ def mapping(pairs: list[str] | None) -> dict[str, str]:
     return found
 
 
-METRICS = {
-    "loss": "Held-out loss",
-    "perplexity": "Perplexity",
-    "exact_match": "Exactly right",
-    "token_f1": "Word overlap (F1)",
-}
-SHARES = ("exact_match", "token_f1")
-
-
 def comparison(report: dict[str, Any]) -> None:
     """Print base against adapter, a metric a row, and the verdict."""
     rows = []
-    for key, title in METRICS.items():
+    for key, metric in METRICS.items():
         base, adapter = report["base"].get(key), report["adapter"].get(key)
         if base is None or adapter is None:
             continue
-        difference = (report.get("difference") or {}).get(key)
-        rows.append((title, _value(key, base), _value(key, adapter), _change(key, difference) if difference else ""))
+        found = (report.get("difference") or {}).get(key)
+        change = ", ".join(metric.change(found)) if found else ""
+        rows.append((metric.name, metric.value(base), metric.value(adapter), change))
     head = (f"On {report['rows']:,} held-out rows", "Base model", "Adapter", "Difference, 95 % interval")
     table(head, rows, right=(1, 2))
     say(report["verdict"])
-
-
-def _value(key: str, value: float) -> str:
-    return percent(value) if key in SHARES else f"{value:.3f}"
-
-
-def _change(key: str, difference: dict[str, float]) -> str:
-    scale, digits = (100, 0) if key in SHARES else (1, 3)
-    mean, low, high = (signed(difference[name] * scale, digits) for name in ("mean", "low", "high"))
-    return f"{mean}{' points' if key in SHARES else ''}, {low} to {high}"
 
 
 def read_yaml(path: Path) -> Any:

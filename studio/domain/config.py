@@ -20,7 +20,8 @@ class ModelConfig(Group):
 
     id: Annotated[str, Field(title="Model", description="`starter`, a Hub id, a folder or a .gguf file.", min_length=1)]
     revision: Annotated[
-        str, Field(title="Revision", description="Commit or tag on the Hub. Empty: the newest, pinned at the start.")
+        str,
+        Field(title="Revision", description="Commit or tag on the Hub. Empty: the one here, else the newest."),
     ] = ""
     quantization: Annotated[
         Literal["none", "int8", "nf4"] | Auto,

@@ -37,17 +37,7 @@ class Datasets:
     def __init__(self, home: Home) -> None:
         self.home = home
 
-    def check(
-        self,
-        path: str | Path,
-        *,
-        format: str = "auto",
-        map: dict[str, str] | None = None,
-        limit: int | None = None,
-        report: Report = ignore,
-    ) -> Check:
-        """Read a file row by row and say what it holds; with a limit only its first rows. Nothing is stored."""
-        return check_file(path, format=format, map=map, limit=limit, report=report)
+    check = staticmethod(check_file)
 
     def add(
         self,

@@ -32,6 +32,13 @@ TABS: dict[str, Callable[[Studio, Shell], Tab]] = {
 PULSE = 5  # seconds between two looks at active runs
 LOOK = 0.08  # seconds between two looks at the queue: not felt by a user, and under 1 % of a processor
 TITLE = "h => { document.title = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar').dataset.title }"
+# The tab stands in the address, so that a reloaded page opens there. While the page opens, others are selected on the
+# way to the one its address names; until it is there, the address stays.
+ADDRESS = """() => {
+  const there = (new URLSearchParams(location.search).get("view") || "home") === "NAME";
+  if (!there && window.studioOpened) history.replaceState(history.state, "", "?view=NAME");
+  window.studioOpened ||= there;
+}"""
 WORDS = {
     "upload_text.drop_file": "Drop a file here",
     "upload_text.click_to_upload": "choose one",
@@ -56,6 +63,7 @@ def create(studio: Studio) -> gr.Blocks:
                 with gr.Tab(name.capitalize(), id=name) as panes[name]:
                     tabs[name] = build(studio, shell)
         for name, tab in tabs.items():
+            panes[name].select(None, js=ADDRESS.replace("NAME", name), api_visibility="private")
             changed = [panes[name].select, items[name].change]
             inputs = [items[name], *tab.inputs]
             gr.on(changed, tab.refresh, inputs, list(tab.outputs), trigger_mode="always_last", **QUIET)

@@ -230,7 +230,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
         """Say it when the model has gone from memory."""
         if studio.chat.loaded:
             return {engine: gr.skip()}
-        return {engine: muted("Unloaded after 5 minutes without a question."), timer: gr.Timer(active=False)}
+        return {
+            engine: muted("The model has left the memory; the next message loads it again."),
+            timer: gr.Timer(active=False),
+        }
 
     parts = [*lanes, *heads, *talks, clear]
     shown = [said, base, who, bottom, settings, train, instruction, item, turns, at, lined, engine, timer, *parts]

@@ -160,7 +160,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         bad = check.problem_count
         options = [UNUSED, *check.columns]
         return {
-            file: {"path": str(place), "map": mapping, "bad": bad},
+            file: {"path": str(place), "map": mapping, "bad": bad, "found": check.map},
             found_examples: check.examples,
             title: head(place.name, f"{check.why} {check.file}."),
             remove: gr.update(visible=False),
@@ -190,7 +190,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def remap(meaning: str) -> Any:
         def again(file: dict[str, Any], *picked: str) -> Iterator[Update]:
-            mapping = {name: column for name, column in zip(picks, picked, strict=True) if column != UNUSED}
+            # what was found and cannot be changed here, such as the input of an Alpaca row, stays
+            kept = {name: column for name, column in file["found"].items() if name not in picks}
+            mapping = {name: column for name, column in kept.items() if column not in picked}
+            mapping |= {name: column for name, column in zip(picks, picked, strict=True) if column != UNUSED}
             if meaning == "text" and "text" in mapping:
                 mapping = {"text": mapping["text"]}
             else:

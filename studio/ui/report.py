@@ -1,35 +1,14 @@
 """How a comparison of base and adapter is shown: the verdict, the table, the intervals, the answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from studio.domain.words import count, percent, signed
+from studio.domain.metrics import METRICS
+from studio.domain.words import count
 from studio.ui.pieces import html
 
 # The first words of a verdict, the longer ones before those they begin with; their tone.
 VERDICTS = {"Not better": "warn", "Not measured": "", "Better": "good", "Mixed": "warn", "Worse": "bad"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How one figure is told. A `share` of 1 is shown in percent, and higher is better; of the others, lower."""
-
-    name: str
-    share: bool = False
-    digits: int = 0
-
-    @property
-    def good(self) -> str:
-        return "higher is better" if self.share else "lower is better"
-
-
-METRICS = {
-    "exact_match": Metric("Exactly right", share=True),
-    "token_f1": Metric("Word overlap (F1)", share=True),
-    "loss": Metric("Held-out loss", digits=3),
-    "perplexity": Metric("Perplexity", digits=2),
-}
 
 
 def verdict(sentence: str) -> str:
@@ -47,15 +26,15 @@ def table(report: Mapping[str, Any]) -> str:
     """Return base against adapter, a metric a row, with the difference and its 95 % interval."""
     lines: list[dict[str, str]] = []
     for key in _measured(report):
-        said, span = _change(key, report["difference"][key])
+        metric, found = METRICS[key], report["difference"][key]
         lines.append(
             {
-                "name": METRICS[key].name,
-                "good": METRICS[key].good,
-                "base": _value(key, report["base"][key]),
-                "adapter": _value(key, report["adapter"][key]),
-                "difference": f"{said}, {span}",
-                "tone": tone(key, report["difference"][key]),
+                "name": metric.name,
+                "good": metric.good,
+                "base": metric.value(report["base"][key]),
+                "adapter": metric.value(report["adapter"][key]),
+                "difference": ", ".join(metric.change(found)),
+                "tone": metric.tone(found),
             }
         )
     return html(
@@ -92,16 +71,11 @@ def intervals(report: Mapping[str, Any]) -> str:
         reach[share] = max(reach[share], 1.15 * max(abs(found["low"]), abs(found["high"])))
     lines = []
     for key in shown:
-        found = report["difference"][key]
-        said, span = _change(key, found)
-        places = {
-            name: round(110 + found[name] / reach[METRICS[key].share] * 100, 1) for name in ("low", "mean", "high")
-        }
-        colour = f"var(--{tone(key, found) or 'muted'})"
-        lines.append(
-            {"name": METRICS[key].name, "good": METRICS[key].good, "said": said, "span": span, "colour": colour}
-            | places
-        )
+        metric, found = METRICS[key], report["difference"][key]
+        said, span = metric.change(found)
+        places = {name: round(110 + found[name] / reach[metric.share] * 100, 1) for name in ("low", "mean", "high")}
+        colour = f"var(--{metric.tone(found) or 'muted'})"
+        lines.append({"name": metric.name, "good": metric.good, "said": said, "span": span, "colour": colour} | places)
     return html(
         """{% for it in lines %}<div class="iv"><span>{{ it.name }}</span>
 <svg viewBox="0 0 220 18" width="220" height="18" role="img" aria-label="{{ it.said }}, {{ it.span }}; {{ it.good }}">
@@ -114,29 +88,6 @@ def intervals(report: Mapping[str, Any]) -> str:
     )
 
 
-def tone(key: str, found: Mapping[str, float]) -> str:
-    """Return good or bad when the whole interval lies on one side of zero."""
-    if found["low"] > 0:
-        return "good" if METRICS[key].share else "bad"
-    if found["high"] < 0:
-        return "bad" if METRICS[key].share else "good"
-    return ""
-
-
 def _measured(report: Mapping[str, Any]) -> list[str]:
     """The metrics both sides have: text data has no answers to compare."""
     return [key for key in METRICS if key in report.get("difference", {})]
-
-
-def _value(key: str, value: float) -> str:
-    metric = METRICS[key]
-    return percent(value) if metric.share else f"{value:,.{metric.digits}f}"
-
-
-def _change(key: str, found: Mapping[str, float]) -> tuple[str, str]:
-    """The difference and its interval in words: +14 points, +11 to +17."""
-    metric = METRICS[key]
-    mean, low, high = (
-        signed(found[name] * (100 if metric.share else 1), metric.digits) for name in ("mean", "low", "high")
-    )
-    return f"{mean} points" if metric.share else mean, f"{low} to {high}"

@@ -15,7 +15,7 @@ from studio.domain.errors import StudioError
 from studio.domain.events import Phase
 from studio.domain.methods import METHODS
 from studio.domain.records import Dataset, Model
-from studio.services.models import CONVERTED_BYTES, STARTER, STARTER_REPO
+from studio.services.models import CONVERTED_BYTES, STARTER
 from studio.services.recommend import recommend
 from studio.storage.paths import slug, write_atomic
 from studio.studio import Studio
@@ -128,8 +128,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
             return result | stop | {start: gr.Button(interactive=False)}
         now = config.model_dump()
         flat = {key: now[key.split(".")[0]][key.split(".")[1]] for key in made}
-        for key, knob in made.items():
-            result |= {knob.control: knobs.shown(flat[key], schema[key]), knob.reason: knobs.why(reasons.get(key, ""))}
+        for key, knob, seen in zip(made, made.values(), values, strict=True):
+            result[knob.reason] = knobs.why(reasons.get(key, ""))
+            if (value := knobs.shown(flat[key], schema[key])) != seen:  # else what is being typed would be lost
+                result[knob.control] = value
         for group, accordion in groups.items():
             result[accordion] = gr.Accordion(label=knobs.group_title(group, made, flat))
         return result | {
@@ -251,7 +253,7 @@ def model_items(here: list[Model], chosen: str, studio: Studio) -> list[dict[str
     return [
         {
             "id": model.id,
-            "title": model_name(model.id),
+            "title": words.model_name(model.id),
             "state": "Starter" if model.id == STARTER else "",
             "text": " · ".join(filter(None, ["On this machine", model.licence])) if model.path else FETCHED,
             "meta": [
@@ -263,11 +265,6 @@ def model_items(here: list[Model], chosen: str, studio: Studio) -> list[dict[str
         }
         for model in known
     ]
-
-
-def model_name(id: str) -> str:
-    """Return how a model is called on the page: a folder by its name, the starter by its own."""
-    return STARTER_REPO.split("/")[1] if id == STARTER else Path(id).name if Path(id).is_absolute() else id
 
 
 def figures(config: TrainingConfig, dataset: Dataset) -> list[dict[str, Any]]:
@@ -292,7 +289,9 @@ def figures(config: TrainingConfig, dataset: Dataset) -> list[dict[str, Any]]:
 def what_runs(config: TrainingConfig, dataset: Dataset, model: Model | None) -> list[tuple[str, str]]:
     """Return what the user is about to start, in a few lines."""
     method = f"{METHODS[config.method.name].title}, rank {config.method.rank}, alpha {config.alpha}"
-    base = model_name(config.model.id) + (f", commit {model.revision[:7]}" if model and model.source == "hub" else "")
+    base = words.model_name(config.model.id) + (
+        f", commit {model.revision[:7]}" if model and model.source == "hub" else ""
+    )
     fetched = "" if model else ", fetched at the start"
     held = {"none": "", "int8": ", held in 8 bits", "nf4": ", held in 4 bits (NF4)"}[config.quantization]
     rate = config.train.learning_rate

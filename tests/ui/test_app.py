@@ -179,3 +179,17 @@ def test_an_address_opens_a_view(served: tuple[Studio, str], browser: Any) -> No
     page.goto(f"{address}/?view=nowhere")
     page.get_by_role("heading", name="Home", exact=True).wait_for()
     page.close()
+
+
+def test_a_reloaded_page_opens_the_tab_it_was_on(served: tuple[Studio, str], browser: Any) -> None:
+    studio, address = served
+    dataset = studio.datasets.add(datasets.sample_path())
+    page = browser.new_page(viewport=DESK)
+    page.goto(f"{address}/?view=data&data={dataset.id}")
+    page.get_by_role("heading", name="support").wait_for()
+    assert f"data={dataset.id}" in page.url, "what it opened with stays"
+    page.get_by_role("tab", name="Adapters").click()
+    page.wait_for_url("**/?view=adapters")
+    page.reload()
+    page.get_by_role("heading", name="Adapters").wait_for()
+    page.close()

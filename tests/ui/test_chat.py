@@ -160,7 +160,7 @@ def test_a_model_that_left_memory_is_mentioned(view: Any, studio: Studio, model:
     assert "is in memory" in view.seen()
     studio.chat.unload()
     view._take(handler.fn(), handler.outputs)
-    assert "Unloaded after 5 minutes without a question." in view.seen()
+    assert "The model has left the memory" in view.seen()
     assert view.states[-1][timer]["active"] is False
 
 

@@ -76,6 +76,20 @@ def test_three_columns_are_mapped_and_the_real_examples_shown(view: Any, studio:
     assert (dataset.train_rows, dataset.eval_rows) == (30, 10)
 
 
+def test_an_alpaca_rows_input_stays_when_another_column_is_changed(view: Any, studio: Studio, tmp_path: Path) -> None:
+    path = tmp_path / "alpaca.json"
+    row = {"instruction": "Shorten this.", "input": "A long text.", "output": "Text.", "system": "Be brief."}
+    path.write_text(json.dumps([row] * 20))
+    drop(view, path)
+    assert "A long text." in view.seen()
+    view.press("Instruction", "input", UNUSED)
+    assert "Be brief." not in view.seen()
+    assert "A long text." in view.seen()
+    view.press(QUESTION, "input", "input")
+    assert "A long text." in view.seen()
+    assert "Shorten this." not in view.seen()
+
+
 def test_a_text_column_takes_the_place_of_question_and_answer(view: Any, studio: Studio, tickets: Path) -> None:
     drop(view, tickets)
     view.press(TEXT, "input", "we_said")

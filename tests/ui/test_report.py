@@ -1,7 +1,6 @@
 """Verdicts and differences: the words and the plots say the same as the numbers."""
 
 import re
-from typing import Any
 
 import pytest
 
@@ -24,21 +23,6 @@ def found(mean: float, low: float, high: float) -> dict[str, float]:
 )
 def test_the_verdicts_first_words_carry_its_tone(sentence: str, word: str, tone: str) -> None:
     assert f'<b class="{tone}">{word}</b>{sentence[len(word) :]}' in report.verdict(sentence)
-
-
-@pytest.mark.parametrize(
-    ("key", "difference", "tone"),
-    [
-        ("exact_match", found(0.1, 0.05, 0.2), "good"),
-        ("exact_match", found(-0.1, -0.2, -0.05), "bad"),
-        ("exact_match", found(0.1, -0.05, 0.2), ""),
-        ("loss", found(-0.4, -0.5, -0.3), "good"),
-        ("loss", found(0.4, 0.3, 0.5), "bad"),
-        ("loss", found(0.4, -0.3, 0.5), ""),
-    ],
-)
-def test_a_difference_is_good_or_bad_only_with_its_whole_interval(key: str, difference: Any, tone: str) -> None:
-    assert report.tone(key, difference) == tone
 
 
 def test_the_plot_shows_zero_in_the_middle_and_the_interval_in_place() -> None:
