@@ -63,7 +63,7 @@ class Frame:
     steps: float
     low: float
     high: float
-    left: int = 44
+    left: int = 52
     top: int = 8
     bottom: int = 24
 
