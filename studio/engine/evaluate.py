@@ -14,6 +14,7 @@ import torch
 
 from studio.engine import gate, generate, models, tokens
 from studio.engine.report import Reporter, write_json
+from studio.engine.rows import Row, padded_batch
 
 RESAMPLES = 2000
 LOSS_ROWS = 200  # rows whose loss is compared at the end of a run; `evaluate` takes all
@@ -113,7 +114,7 @@ def compare(
 
 @torch.no_grad()
 def row_losses(
-    model: Any, rows: list[tokens.Row], device: torch.device, told: Callable[[int, int], None]
+    model: Any, rows: list[Row], device: torch.device, told: Callable[[int, int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row the summed loss and the number of its trained tokens."""
     sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
@@ -122,7 +123,7 @@ def row_losses(
     while done < len(order):
         width = len(rows[order[done]])
         here = order[done : done + max(1, BATCH_TOKENS // width)]
-        batch = tokens.padded_batch([rows[i] for i in here], 0)
+        batch = padded_batch([rows[i] for i in here], 0)
         logits = model(
             input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
         ).logits

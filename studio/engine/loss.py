@@ -1,48 +1,101 @@
 """Cross-entropy on labelled positions only, in chunks, with the gradient formed in the forward pass."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-CHUNK = 512  # positions; 512 × 49,152 logits in fp32 are 100 MB
+CHUNK = 256  # positions; 256 × 49,152 probabilities in fp32 are 50 MB
+
+
+@dataclass(frozen=True)
+class Head:
+    """What becomes of the product of hidden states and weight: times `scale`, then cap·tanh(·/cap) if there is a cap.
+
+    `smoothing` ε makes the loss (1 − ε)·nll + ε·mean over the vocabulary of −log p (Szegedy et al. 2016).
+    """
+
+    scale: float = 1.0
+    cap: float | None = None
+    smoothing: float = 0.0
+
+    @classmethod
+    def of(cls, config: Any, smoothing: float = 0.0) -> "Head":
+        """Read a model's config: Gemma caps its logits, Granite divides them, Cohere multiplies them."""
+        scale = float(getattr(config, "logit_scale", None) or 1) / float(getattr(config, "logits_scaling", None) or 1)
+        return cls(scale, getattr(config, "final_logit_softcapping", None), smoothing)
+
+
+PLAIN = Head()
 
 
 class HeadLoss(torch.autograd.Function):
-    """Summed cross-entropy of a frozen head. The logits of a chunk become its gradient, then are dropped."""
+    """Summed cross-entropy of a frozen head. The probabilities of a chunk become its gradient, then are dropped."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """hidden [N, H], weight [V, H], labels [N] → sum over N of −log softmax(hidden·weightᵀ)[label]."""
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, head: Head = PLAIN
+    ) -> torch.Tensor:
+        """hidden [N, H], weight [V, H], labels [N] → sum over N of the loss at its label."""
         gradient = torch.empty_like(hidden)
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(labels), CHUNK):
             here = slice(start, start + CHUNK)
-            logits = (hidden[here] @ weight.t()).float()
-            wanted = labels[here, None]
-            total += (logits.logsumexp(-1) - logits.gather(1, wanted)[:, 0]).sum()
-            logits = logits.softmax(-1).scatter_add_(1, wanted, logits.new_full(wanted.shape, -1.0))
-            gradient[here] = logits.to(hidden.dtype) @ weight
+            value, slope = _chunk(hidden[here] @ weight.t(), labels[here, None], head)
+            total += value
+            gradient[here] = slope.to(hidden.dtype) @ weight
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0].to(gradient.dtype), None, None
+        return gradient * grad_outputs[0].to(gradient.dtype), None, None, None
 
 
-def packed(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+def _chunk(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed loss of raw logits [n, V] at labels [n, 1], and its derivative by them in fp32."""
+    bent = None
+    if head.scale != 1:
+        logits = logits * head.scale
+    if head.cap:
+        bent = (logits.float() / head.cap).tanh_()
+        logits = bent * head.cap
+    # One pass over the row for the maximum, the exponentials and their sum. A probability under 1e-30 has lost digits
+    # or is zero; its logarithm is then taken the long way.
+    slope = torch.softmax(logits, -1, dtype=torch.float32)
+    chosen = slope.gather(1, wanted)
+    nll = -chosen.log()
+    lost = (chosen < 1e-30)[:, 0]
+    if lost.any():
+        rare = logits[lost].float()
+        nll[lost] = rare.logsumexp(-1, keepdim=True) - rare.gather(1, wanted[lost])
+    slope.scatter_(1, wanted, chosen - (1 - head.smoothing))
+    total = nll.sum()
+    if head.smoothing:
+        top = nll + logits.gather(1, wanted).float()  # the logarithm of the row's sum
+        total = (1 - head.smoothing) * total + head.smoothing * (top[:, 0] - logits.float().mean(-1)).sum()
+        slope -= head.smoothing / logits.shape[1]
+    if bent is not None:
+        slope *= 1 - bent.square_()
+    return total, slope.mul_(head.scale) if head.scale != 1 else slope
+
+
+def packed(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
     """Summed loss of a packed batch: one row [1, T], `lengths` of its examples, labels already shifted."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = inner.model(
         input_ids=batch["input_ids"], position_ids=batch["position_ids"], lengths=batch["lengths"], use_cache=False
     ).last_hidden_state
     labels = batch["labels"]
-    return HeadLoss.apply(hidden[labels != -100], inner.lm_head.weight, labels[labels != -100])
+    head = Head.of(inner.config, smoothing)
+    return HeadLoss.apply(hidden[labels != -100], inner.lm_head.weight, labels[labels != -100], head)
 
 
-def padded(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+def padded(model: torch.nn.Module, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
     """Summed loss of a padded batch [B, T] by the model's own head; labels already shifted."""
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
     labels = batch["labels"]
-    return torch.nn.functional.cross_entropy(logits[labels != -100].float(), labels[labels != -100], reduction="sum")
+    return torch.nn.functional.cross_entropy(
+        logits[labels != -100].float(), labels[labels != -100], reduction="sum", label_smoothing=smoothing
+    )

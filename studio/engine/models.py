@@ -53,9 +53,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(
-    folder: Path, quantization: str, dtype: torch.dtype, device: torch.device, attention: str = "sdpa"
-) -> torch.nn.Module:
+def load_base(folder: Path, quantization: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
     """Return the base model, frozen and in eval mode. `quantization` is none, int8 or nf4 (bitsandbytes)."""
     gate.base(folder)
     options: dict[str, Any] = {}
@@ -73,7 +71,6 @@ def load_base(
             folder,
             dtype=dtype,
             device_map={"": device},
-            attn_implementation=attention,
             trust_remote_code=False,
             use_safetensors=True,
             **options,

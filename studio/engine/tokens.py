@@ -1,19 +1,21 @@
-"""From examples to tokens: render with the model's template, mask what is not the assistant's, pack into batches."""
+"""From examples to tokens: render with the model's template, mark what the assistant writes, keep the result."""
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import version
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from studio.domain.errors import DataError, ModelError
+from studio.engine.rows import Row, Table, Writer
 
 # For base models without a chat template; it travels with the adapter.
 PLAIN_TEMPLATE = (
@@ -22,18 +24,8 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 BATCH = 1000  # rows tokenised at once
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example: token ids [T], and which of them are trained [T]. `source` is its row in the user's file."""
-
-    ids: np.ndarray
-    trained: np.ndarray
-    source: int = 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
+VERSION = 1  # of what `encode` makes; a new one tokenises again
+Tokens = tuple[np.ndarray, np.ndarray]  # ids [T], and which of them are trained [T]
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -73,7 +65,7 @@ def spans(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) ->
         if message["role"] != "assistant":
             continue
         before = render(tokenizer, messages[:index], prompt=True)
-        after = render(tokenizer, messages[: index + 1])
+        after = render(tokenizer, messages[: index + 1]) if index + 1 < len(messages) else text
         if text.startswith(before) and text.startswith(after) and len(after) > len(before):
             found.append((len(before), len(after)))
     eos = str(tokenizer.eos_token or "")
@@ -98,29 +90,53 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]]) -
             text, found = spans(tokenizer, example["messages"])
             texts.append(text)
             wanted.append(found)
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False)
-    rows = []
-    for example, text, ids, offsets, found in zip(
-        examples, texts, encoded["input_ids"], encoded["offset_mapping"], wanted, strict=True
-    ):
-        starts, ends = np.asarray(offsets, np.int64).reshape(-1, 2).T
-        edges = [edge for span in found for edge in span]
-        if any(((starts < edge) & (edge < ends)).any() for edge in edges):
-            rows.append(_piecewise(tokenizer, text, edges, int(example.get("row", 0))))
+    backend: Any = tokenizer.backend_tokenizer
+    if backend.truncation or backend.padding:  # as some are saved, or were left by a batch that was padded
+        backend.no_truncation()
+        backend.no_padding()
+    way = _apart if splits(tokenizer) else _by_offsets
+    made = zip(way(tokenizer, texts, wanted), examples, strict=True)
+    return [Row(ids, trained, int(example.get("row", 0))) for (ids, trained), example in made]
+
+
+def splits(tokenizer: Any) -> bool:
+    """Whether prompt and answer give the same tokens apart as side by side; tokenizers that mark a beginning do not."""
+    whole = ["<s>user\n", "The sky", " is blue.", str(tokenizer.eos_token or ""), "\n", "user\nWhere?"]
+    backend = tokenizer.backend_tokenizer
+    parts = [token for each in backend.encode_batch(whole, add_special_tokens=False) for token in each.ids]
+    return bool(parts == backend.encode("".join(whole), add_special_tokens=False).ids)
+
+
+def _apart(tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]]) -> Iterator[Tokens]:
+    """Tokenise prompt and answers apart, as they are when the model is asked; no place of a token is needed then."""
+    pieces, answers, number = [], [], []  # pieces of all texts, whether each is an answer, and how many a text has
+    for text, found in zip(texts, wanted, strict=True):
+        edges = [0, *(edge for span in found for edge in span), len(text)]
+        pieces += [text[start:end] for start, end in pairwise(edges)]
+        answers += [index % 2 == 1 for index in range(len(edges) - 1)]
+        number.append(len(edges) - 1)
+    encoded = tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+    parts = [piece.ids for piece in encoded]
+    lengths = [len(part) for part in parts]
+    ids = np.fromiter(chain.from_iterable(parts), np.int32, sum(lengths))
+    trained = np.repeat(answers, lengths)
+    ends = np.cumsum(lengths)[np.cumsum(number) - 1]
+    for start, end in pairwise([0, *ends]):
+        yield ids[start:end], trained[start:end]
+
+
+def _by_offsets(tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]]) -> Iterator[Tokens]:
+    """Tokenise whole texts and look where each token stands; apart only where a token would span prompt and answer."""
+    encoded = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    for text, row, found in zip(texts, encoded, wanted, strict=True):
+        starts, ends = np.asarray(row.offsets, np.int64).reshape(-1, 2).T
+        if any(((starts < edge) & (edge < ends)).any() for span in found for edge in span):
+            yield from _apart(tokenizer, [text], [found])
             continue
-        trained = np.zeros(len(ids), bool)
+        trained = np.zeros(len(starts), bool)
         for start, end in found:
             trained |= (starts >= start) & (starts < end)
-        rows.append(Row(np.asarray(ids, np.int32), trained, int(example.get("row", 0))))
-    return rows
-
-
-def _piecewise(tokenizer: PreTrainedTokenizerBase, text: str, edges: list[int], source: int) -> Row:
-    """Tokenise prompt and answers apart, as they are when the model is asked, where a token would span both."""
-    pieces = [text[start:end] for start, end in pairwise([0, *edges, len(text)])]
-    ids = [tokenizer(piece, add_special_tokens=False)["input_ids"] if piece else [] for piece in pieces]
-    trained = np.repeat([index % 2 == 1 for index in range(len(ids))], [len(part) for part in ids])
-    return Row(np.concatenate([np.asarray(part, np.int32) for part in ids]), trained, source)
+        yield np.asarray(row.ids, np.int32), trained
 
 
 def read(path: Path) -> Iterator[list[dict[str, Any]]]:
@@ -136,73 +152,37 @@ def read(path: Path) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def fit(rows: list[Row], limit: int, over_length: str) -> tuple[list[Row], int]:
-    """Bring rows to at most `limit` tokens, as `over_length` says; return them and how many were longer."""
-    longer = [row for row in rows if len(row) > limit]
-    if longer and over_length == "ask":
-        lost = sum(int(row.trained[limit:].sum()) for row in longer)
-        named = ", ".join(str(row.source) for row in longer[:3])
-        raise DataError(
-            f"{len(longer)} examples are longer than {limit:,} tokens (rows {named}{' …' if len(longer) > 3 else ''}); "
-            f"{lost:,} tokens of their answers would be lost.",
-            "Set data.over_length to drop (leave them out) or split (train on pieces), or raise data.max_length.",
-        )
-    if not longer:
-        return rows, 0
-    kept: list[Row] = []
-    for row in rows:
-        if len(row) <= limit:
-            kept.append(row)
-        elif over_length == "split":
-            for start in range(0, len(row), limit):
-                here = slice(start, start + limit)
-                kept.append(Row(row.ids[here], row.trained[here], row.source))
-    return kept, len(longer)
+def _ahead(pool: ThreadPoolExecutor, tokenizer: Any, examples: Path) -> Iterator[list[Row]]:
+    """Encode a few batches ahead: one is rendered while the tokenizer, which needs no Python, works on another."""
+    pending: deque[Future[list[Row]]] = deque()
+    for batch in read(examples):
+        pending.append(pool.submit(encode, tokenizer, batch))
+        if len(pending) > 2:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
-def pack(rows: list[Row], size: int) -> list[list[Row]]:
-    """Best-fit decreasing: the fewest batches of at most `size` tokens; a longer row stands alone."""
-    bins: list[list[Row]] = []
-    room: list[int] = []
-    for row in sorted(rows, key=len, reverse=True):
-        fitting = [(left, index) for index, left in enumerate(room) if left >= len(row)]
-        if fitting:
-            _, index = min(fitting)
-            bins[index].append(row)
-            room[index] -= len(row)
-        else:
-            bins.append([row])
-            room.append(max(0, size - len(row)))
-    return bins
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase, examples: Path, template: str, told: Callable[[int], None] = lambda rows: None
+) -> Table:
+    """Return a file's examples as rows, from the copy kept beside it if there is one.
 
-
-def labels_of(row: Row) -> np.ndarray:
-    """Labels shifted by one: position t is trained to say token t+1, if that one is trained."""
-    labels = np.full(len(row), -100, np.int64)
-    labels[:-1][row.trained[1:]] = row.ids[1:][row.trained[1:]]
-    return labels
-
-
-def packed_batch(rows: list[Row]) -> dict[str, Any]:
-    """Rows side by side as [1, T]; positions restart with each."""
-    return {
-        "input_ids": torch.from_numpy(np.concatenate([row.ids for row in rows]).astype(np.int64))[None],
-        "labels": torch.from_numpy(np.concatenate([labels_of(row) for row in rows]))[None],
-        "position_ids": torch.cat([torch.arange(len(row)) for row in rows])[None],
-        "lengths": [len(row) for row in rows],
-    }
-
-
-def padded_batch(rows: list[Row], pad: int) -> dict[str, Any]:
-    """Rows below one another as [B, T], padded at the right."""
-    width = max(len(row) for row in rows)
-    ids = np.full((len(rows), width), pad, np.int64)
-    labels = np.full((len(rows), width), -100, np.int64)
-    mask = np.zeros((len(rows), width), np.int64)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)], labels[index, : len(row)], mask[index, : len(row)] = row.ids, labels_of(row), 1
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "labels": torch.from_numpy(labels),
-        "attention_mask": torch.from_numpy(mask),
-    }
+    The copy is found by the file's bytes, the tokenizer and the template; a length limit is applied later. It is
+    mapped into memory, not read.
+    """
+    if not examples.exists():
+        return Table.of([])
+    digest = hashlib.sha256(f"{VERSION} {version('tokenizers')} {version('transformers')}".encode())
+    with open(examples, "rb") as file:
+        digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())  # type: ignore[attr-defined]
+    digest.update(f"{template}\0{tokenizer.special_tokens_map}".encode())
+    kept = examples.parent / "tokens" / f"{examples.stem}-{digest.hexdigest()[:16]}"
+    if not kept.exists():
+        done = 0
+        with Writer(kept) as writer, ThreadPoolExecutor(2) as pool:
+            for rows in _ahead(pool, tokenizer, examples):
+                writer.add(rows)
+                told(done := done + len(rows))
+    return Table.load(kept)

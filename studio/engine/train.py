@@ -5,6 +5,7 @@ import json
 import math
 import signal
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from studio import __version__
 from studio.domain import events
 from studio.domain.config import TrainingConfig, from_document
 from studio.domain.errors import DataError
-from studio.engine import attention, evaluate, gate, lora, models, tokens
+from studio.engine import attention, evaluate, fused, gate, lora, models, tokens
 from studio.engine.report import Reporter, write_json
+from studio.engine.rows import Table
 from studio.engine.trainer import Steps, StudioTrainer, Tell, batches
 
 HELD_ROWS = 100  # held-out rows measured while training; the report at the end takes more
@@ -50,8 +52,8 @@ class Job:
 class Plan:
     """The rows and how they are cut into steps."""
 
-    rows: list[tokens.Row]
-    held: list[tokens.Row]
+    rows: Table
+    held: Table
     limit: int  # tokens an example may have
     per_step: int
     size: int  # tokens in one forward pass
@@ -82,7 +84,7 @@ def run(directory: Path, reporter: Reporter) -> None:
     plan = _plan(job)
     tell = _train(job, plan, template, lambda: reporter.stop_asked() or bool(terminated))
     peak = models.peak_memory_bytes(device)
-    report = _compare(job, plan, tell) if plan.held and tell.step else None
+    report = _compare(job, plan, tell) if len(plan.held) and tell.step else None
     result = {
         "steps": tell.step,
         "real_tokens": tell.counted,
@@ -99,19 +101,22 @@ def _plan(job: Job) -> Plan:
     """Tokenise, bring rows to length, and cut them into steps."""
     config, reporter = job.config, job.reporter
     data = Path(job.lineage["dataset"]["path"])
-    rows = _encode(job, data / "train.jsonl", "Reading the examples")
-    held = _encode(job, data / "eval.jsonl", "Reading the held-out examples")
+    template = tokens.template_of(job.tokenizer)
+    rows, held = (
+        tokens.tokenise(job.tokenizer, data / name, template, partial(reporter.phase, words, unit="examples"))
+        for name, words in (("train.jsonl", "Reading the examples"), ("eval.jsonl", "Reading the held-out examples"))
+    )
     context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000)
-    longest = max((len(row) for row in rows), default=1)
+    longest = int(rows.lengths.max(initial=1))
     limit = min(context, longest) if config.data.max_length == "auto" else config.data.max_length
     over = "split" if job.lineage["dataset"]["kind"] == "text" else config.data.over_length
-    rows, longer = tokens.fit(rows, limit, over)
-    held, _ = tokens.fit(held, limit, "drop" if over == "ask" else over)
+    rows, longer = rows.fit(limit, over)
+    held, _ = held.fit(limit, "drop" if over == "ask" else over)
     if longer:
         done = "split into pieces" if over == "split" else "left out"
         reporter.emit(events.Warned(words=f"{longer} examples are longer than {limit:,} tokens and were {done}."))
-    usable = [row for row in rows if row.trained[1:].any()]
-    if not usable:
+    usable = rows[np.flatnonzero(rows.labels())]
+    if not len(usable):
         raise DataError("No example has an answer to learn from.", "Look at the answer column in Data.")
     if len(usable) < len(rows):
         left = len(rows) - len(usable)
@@ -123,22 +128,13 @@ def _plan(job: Job) -> Plan:
     steps = planned if not most else most if config.train.epochs == "auto" else min(planned, most)
     return Plan(
         usable,
-        [row for row in held if row.trained[1:].any()],
+        held[np.flatnonzero(held.labels())],
         limit,
         per_step,
         _chosen(config.train.batch_tokens, 2048),
         steps,
         float(_chosen(config.train.learning_rate, 2e-4)),
     )
-
-
-def _encode(job: Job, path: Path, words: str) -> list[tokens.Row]:
-    rows: list[tokens.Row] = []
-    if path.exists():
-        for batch in tokens.read(path):
-            rows += tokens.encode(job.tokenizer, batch)
-            job.reporter.phase(words, len(rows), None, "examples")
-    return rows
 
 
 def _chosen(value: Any, default: Any) -> Any:
@@ -150,9 +146,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
     model: Any = models.load_base(job.base, config.quantization, job.dtype, job.device)
-    packed = config.train.packing != "off" and attention.packable(
-        model.config, max(len(row) for row in plan.rows + plan.held)
-    )
+    packed = config.train.packing != "off" and attention.packable(model.config)
     if packed:
         model.set_attn_implementation(attention.NAME)
     elif config.train.packing != "off":
@@ -165,12 +159,13 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     reporter.phase("Adding the adapter")
     start = job.directory / "start"
     model = lora.attach(model, config, start)
+    fused.fuse(model)
     if config.train.recompute:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     # a seeded choice: files are often sorted by what they are about
     some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
-    held = batches([plan.held[i] for i in some], plan.size, pad)
+    held = batches(plan.held[some], plan.size, pad)
     tell = Tell(reporter, config, _chosen(config.evaluate.every, max(1, plan.steps // 5)), held, stop)
     trainer = StudioTrainer(
         model=model,
@@ -201,7 +196,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
             steps=plan.steps,
             rows=len(plan.rows),
             eval_rows=len(plan.held),
-            tokens_per_epoch=sum(len(row) for row in plan.rows),
+            tokens_per_epoch=plan.rows.tokens,
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "processor",
             precision=job.precision,

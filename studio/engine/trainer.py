@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,17 @@ from transformers import Trainer, TrainerCallback
 from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
-from studio.engine import loss, models, tokens
+from studio.engine import loss, models
 from studio.engine.report import Reporter
+from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch
 
 
 class Steps(torch.utils.data.Dataset):
     """Item i holds the batches of optimizer step i. Passes are shuffled by the seed alone, any can be rebuilt."""
 
-    def __init__(
-        self, rows: list[tokens.Row], per_step: int, size: int, total: int, seed: int, pad: int | None
-    ) -> None:
-        self.rows, self.per_step, self.size, self.total, self.seed, self.pad = rows, per_step, size, total, seed, pad
-        self.per_pass = math.ceil(len(rows) / per_step)
+    def __init__(self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None) -> None:
+        self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
+        self.per_pass = math.ceil(len(table) / per_step)
 
     def __len__(self) -> int:
         return self.total
@@ -32,21 +31,21 @@ class Steps(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> list[dict[str, Any]]:
         turn, index = divmod(step, self.per_pass)
         order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
-        chosen = [self.rows[i] for i in order[index * self.per_step : (index + 1) * self.per_step]]
-        return batches(chosen, self.size, self.pad)
+        chosen = order[index * self.per_step : (index + 1) * self.per_step]
+        return batches(self.rows[chosen], self.size, self.pad)
 
 
-def batches(rows: list[tokens.Row], size: int, pad: int | None) -> list[dict[str, Any]]:
+def batches(rows: Sequence[Row], size: int, pad: int | None) -> list[dict[str, Any]]:
     """Cut rows into batches of at most `size` tokens: packed, or padded with token `pad` and sorted by length."""
     if pad is None:
-        return [tokens.packed_batch(group) for group in tokens.pack(rows, size)]
-    groups: list[list[tokens.Row]] = []
+        return [packed_batch(group) for group in pack(rows, size)]
+    groups: list[list[Row]] = []
     for row in sorted(rows, key=len, reverse=True):
         if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= size:
             groups[-1].append(row)
         else:
             groups.append([row])
-    return [tokens.padded_batch(group, pad) for group in groups]
+    return [padded_batch(group, pad) for group in groups]
 
 
 class StudioTrainer(Trainer):

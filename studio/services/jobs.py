@@ -57,6 +57,8 @@ def environment(token: str = "") -> dict[str, str]:
     # threads that wait spin shortly, then sleep: never spinning slowed a lone engine, and GNU OpenMP's default slows
     # two on the same cores (figures and their limits: docs/reference/benchmarks.md)
     kept.setdefault("GOMP_SPINCOUNT", "20000")
+    # large pages for large tensors: a tenth of the time of a step (Linux with glibc reads this, others do not)
+    kept.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     package = Path(studio.__file__).resolve().parents[1]
     paths = [os.path.abspath(path) for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if path]
     if package.name not in ("site-packages", "dist-packages"):  # run from a checkout

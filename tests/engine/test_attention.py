@@ -7,32 +7,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from studio.engine import attention, loss, tokens
+from studio.engine import attention, loss
+from studio.engine.rows import Row, packed_batch, padded_batch
 from tests.engine.conftest import SHAPE
 
 
 def model_of(kind):
     torch.manual_seed(0)
     extra = {"pad_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
-    config = AutoConfig.for_model(kind, vocab_size=100, **SHAPE, **extra)
+    # a window shorter than a row, where the architecture has one
+    window = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0}
+    config = AutoConfig.for_model(kind, vocab_size=100, **SHAPE, **extra, **(window if kind not in ("llama",) else {}))
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention.NAME).eval()
 
 
 def rows_of(lengths):
     rng = np.random.default_rng(0)
-    return [tokens.Row(rng.integers(3, 100, length, dtype=np.int32), rng.random(length) < 0.6) for length in lengths]
+    return [Row(rng.integers(3, 100, length, dtype=np.int32), rng.random(length) < 0.6) for length in lengths]
 
 
 @pytest.mark.parametrize("kind", attention.ARCHITECTURES)
 def test_packed_loss_and_gradients_equal_the_padded_ones(kind):
     packed_model = model_of(kind)
-    padded_model = AutoModelForCausalLM.from_config(packed_model.config, attn_implementation="sdpa").eval()
+    padded_model = AutoModelForCausalLM.from_config(packed_model.config, attn_implementation="eager").eval()
     padded_model.load_state_dict(packed_model.state_dict())
     rows = rows_of([7, 20, 3, 12])
     values = []
     for model, batch, measure in (
-        (packed_model, tokens.packed_batch(rows), loss.packed),
-        (padded_model, tokens.padded_batch(rows, 2), loss.padded),
+        (packed_model, packed_batch(rows), loss.packed),
+        (padded_model, padded_batch(rows, 2), loss.padded),
     ):
         model.lm_head.weight.requires_grad_(False)  # tied: the packed head is frozen, as it is under an adapter
         value = measure(model, batch)
@@ -48,13 +51,38 @@ def test_no_token_attends_across_rows(lengths):
     model = model_of("llama")
     rows = rows_of(lengths)
     with torch.no_grad():
-        together = float(loss.packed(model, tokens.packed_batch(rows)))
-        alone = sum(float(loss.packed(model, tokens.packed_batch([row]))) for row in rows)
+        together = float(loss.packed(model, packed_batch(rows)))
+        alone = sum(float(loss.packed(model, packed_batch([row]))) for row in rows)
     assert together == pytest.approx(alone, rel=1e-4, abs=1e-4)
 
 
-def test_a_window_shorter_than_the_rows_is_not_packed():
-    config = AutoConfig.for_model("mistral", sliding_window=64, **SHAPE)
-    assert attention.packable(config, 64)
-    assert not attention.packable(config, 65)
-    assert not attention.packable(AutoConfig.for_model("gpt2"), 8)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (5, None), (None, 2.0), (7, 1.5)])
+def test_segments_equal_the_plain_computation(groups, window, softcap, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    torch.manual_seed(0)
+    lengths = [1, 9, 4, 6]
+    inputs = [torch.randn(1, n, sum(lengths), 8, dtype=torch.float64, requires_grad=True) for n in (4, groups, groups)]
+    out = attention.Segments.apply(*inputs, lengths, 0.3, window, softcap)
+
+    query, key, value = (each.repeat_interleave(4 // each.shape[1], 1) for each in inputs)
+    score = query @ key.transpose(2, 3) * 0.3
+    score = softcap * torch.tanh(score / softcap) if softcap else score
+    segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    place = torch.arange(sum(lengths))
+    far = place[:, None] - place
+    seen = (segment[:, None] == segment) & (far >= 0) & (far < (window or 100))
+    expected = (score.masked_fill(~seen, -torch.inf).softmax(-1) @ value).transpose(1, 2)
+
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(out)
+    for ours, plain in zip(
+        torch.autograd.grad(out, inputs, weight), torch.autograd.grad(expected, inputs, weight), strict=True
+    ):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_other_architectures_and_attention_with_dropout_are_not_packed():
+    assert attention.packable(AutoConfig.for_model("mistral", sliding_window=64, **SHAPE))
+    assert not attention.packable(AutoConfig.for_model("gpt2"))
+    assert not attention.packable(AutoConfig.for_model("llama", attention_dropout=0.1, **SHAPE))

@@ -1,9 +1,13 @@
 """The mask, token by token, and packing."""
 
-import numpy as np
+import json
+import string
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from studio.domain.errors import DataError
 from studio.engine import tokens
@@ -100,37 +104,65 @@ def test_plain_text_is_trained_whole_and_ended():
     assert tokenizer.decode(row.ids) == "The sky is blue.<|im_end|>"
 
 
-def test_labels_are_the_next_token_where_it_is_trained():
-    row = tokens.Row(np.array([5, 6, 7, 8], np.int32), np.array([False, False, True, True]))
-    assert tokens.labels_of(row).tolist() == [-100, 7, 8, -100]
-
-
 def test_a_refused_conversation_names_its_roles():
     refusing = "{{ raise_exception('Roles must alternate') }}"
     with pytest.raises(DataError, match=r"refuses a conversation of user, assistant: Roles must alternate"):
         tokens.encode(make_tokenizer(refusing), [talk("a", "b")])
 
 
-def row_of(length, source=0):
-    return tokens.Row(np.arange(length, dtype=np.int32), np.ones(length, bool), source)
+METASPACE = models.Unigram([("<unk>", 0.0), ("▁", -1.0), *((letter, -2.0) for letter in string.printable)], 0)
 
 
-def test_rows_over_the_limit_ask_drop_or_split():
-    rows = [row_of(5, 1), row_of(25, 2)]
-    with pytest.raises(DataError, match=r"1 examples are longer than 10 tokens \(rows 2\); 15 tokens"):
-        tokens.fit(rows, 10, "ask")
-    assert tokens.fit(rows, 10, "drop") == ([rows[0]], 1)
-    split, longer = tokens.fit(rows, 10, "split")
-    assert [len(row) for row in split] == [5, 10, 10, 5]
-    assert longer == 1
+def marked():
+    """A tokenizer that marks the beginning of every text, as SentencePiece does."""
+    backend = Tokenizer(METASPACE)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="|")
+    tokenizer.chat_template = NO_TERMINATOR
+    return tokenizer
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), st.integers(8, 64))
-def test_packing_keeps_every_row_once_and_fills_no_batch_over(lengths, size):
-    rows = [row_of(length, index) for index, length in enumerate(lengths)]
-    bins = tokens.pack(rows, size)
-    assert sorted(row.source for group in bins for row in group) == list(range(len(rows)))
-    assert all(sum(map(len, group)) <= size or len(group) == 1 for group in bins)
-    # best fit leaves at most one batch half empty: two such would have been joined
-    halves = [group for group in bins if sum(map(len, group)) <= size // 2]
-    assert len(halves) <= 1
+def test_prompt_and_answer_are_tokenised_apart_only_where_that_changes_nothing():
+    assert tokens.splits(make_tokenizer())
+    assert not tokens.splits(marked())
+    example = talk("Where?", "There.")
+    (row,) = tokens.encode(marked(), [example])
+    text, _ = tokens.spans(marked(), example["messages"])
+    assert row.ids.tolist() == marked()(text, add_special_tokens=False)["input_ids"]
+
+
+@given(st.lists(st.text(string.ascii_letters + " .,\n?", min_size=1, max_size=30), min_size=2, max_size=2))
+def test_both_ways_give_the_same_tokens(said):
+    question, answer = said
+    tokenizer = make_tokenizer()
+    text, found = tokens.spans(tokenizer, talk(question, "A" + answer)["messages"])
+    ((ids, trained),) = tokens._apart(tokenizer, [text], [found])
+    ((whole, wanted),) = tokens._by_offsets(tokenizer, [text], [found])
+    assert (ids.tolist(), trained.tolist()) == (whole.tolist(), wanted.tolist())
+
+
+def write(path, examples):
+    path.write_text("".join(json.dumps(example) + "\n" for example in examples))
+
+
+def test_the_second_start_tokenises_nothing(tmp_path, monkeypatch):
+    path, tokenizer, counted = tmp_path / "train.jsonl", make_tokenizer(), []
+    write(path, [talk(f"Thing {i}?", "Blue.", i) for i in range(5)])
+    first = tokens.tokenise(tokenizer, path, STARTER_TEMPLATE, counted.append)
+    assert counted == [5]
+    monkeypatch.setattr(tokens, "encode", None)
+    again = tokens.tokenise(tokenizer, path, STARTER_TEMPLATE)
+    assert [row.ids.tolist() for row in again] == [row.ids.tolist() for row in first]
+    assert [row.source for row in again] == [0, 1, 2, 3, 4]
+
+
+def test_another_file_template_or_tokenizer_is_tokenised_anew(tmp_path):
+    path, tokenizer = tmp_path / "train.jsonl", make_tokenizer()
+    write(path, [talk("a", "b")])
+    tokens.tokenise(tokenizer, path, STARTER_TEMPLATE)
+    tokens.tokenise(tokenizer, path, NO_TERMINATOR)
+    tokenizer.add_tokens(["sky"])
+    tokens.tokenise(tokenizer, path, STARTER_TEMPLATE)
+    write(path, [talk("a", "c")])
+    tokens.tokenise(tokenizer, path, STARTER_TEMPLATE)
+    assert len(list((tmp_path / "tokens").iterdir())) == 4

@@ -1,0 +1,141 @@
+"""The parts of a layer that cost most, each as one step of the gradient: LoRA's linear, the norm, the gated product.
+
+Computed in the model's precision with LoRA's weights in fp32, they equal what transformers and peft compute, with one
+saved activation instead of several. Wherever a module is not exactly what was tried, its own forward stays.
+"""
+
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from peft.tuners import lora
+from torch.nn import functional
+
+TRIED = {"peft": ((0, 21), (0, 22)), "transformers": ((5, 20), (5, 30))}  # first release tried, and first not
+
+
+class LoraLinear(torch.autograd.Function):
+    """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ for a frozen W: x [T, I], W [O, I], A [r, I], B [O, r] → [T, O]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        small = x @ a.to(x.dtype).t()
+        ctx.save_for_backward(x, small, weight, a, b)
+        ctx.scale = scale
+        return functional.linear(x, weight, bias).addmm_(small, b.to(x.dtype).t(), alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
+        (gradient,) = grad_outputs
+        x, small, weight, a, b = ctx.saved_tensors
+        down = (gradient @ b.to(gradient.dtype)).mul_(ctx.scale)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = (gradient @ weight).addmm_(down, a.to(gradient.dtype))
+        d_a = (down.t() @ x).to(a.dtype)
+        d_b = (gradient.t() @ small).to(b.dtype).mul_(ctx.scale)
+        return d_x, None, None, d_a, d_b, None
+
+
+class Norm(torch.autograd.Function):
+    """RMS norm in fp32 with a frozen weight: x [..., H] → x/rms(x) in x's precision, times the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        wide = x.to(torch.float32, copy=True)
+        scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        return wide.mul_(scale).to(x.dtype) * weight
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        unit = x.to(torch.float32, copy=True).mul_(scale)
+        gradient = (grad_outputs[0] * weight).to(torch.float32, copy=True)
+        along = (gradient * unit).mean(-1, keepdim=True)
+        return gradient.sub_(unit.mul_(along)).mul_(scale).to(x.dtype), None, None
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate)·up, of which only gate and up are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, up)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, up = ctx.saved_tensors
+        (gradient,) = grad_outputs
+        return torch.ops.aten.silu_backward(gradient * up, gate), functional.silu(gate).mul_(gradient)
+
+
+def linear(module: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """The forward of a LoRA linear; anything but training one plain adapter is left to peft."""
+    (name,) = module.active_adapters if len(module.active_adapters) == 1 else ("",)
+    if not name or module.disable_adapters or module.merged or args or kwargs:
+        return type(module).forward(module, x, *args, **kwargs)
+    base = module.base_layer
+    out = LoraLinear.apply(
+        x.reshape(-1, x.shape[-1]),
+        base.weight,
+        base.bias,
+        module.lora_A[name].weight,
+        module.lora_B[name].weight,
+        module.scaling[name],
+    )
+    return out.view(*x.shape[:-1], -1)
+
+
+def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    return Norm.apply(x, module.weight, module.variance_epsilon)
+
+
+def gated(module: Any, x: torch.Tensor) -> torch.Tensor:
+    return module.down_proj(Gated.apply(module.gate_proj(x), module.up_proj(x)))
+
+
+def fuse(model: torch.nn.Module) -> int:
+    """Replace the forward of every module that is exactly what was tried; return how many."""
+    if not all(low <= _release(name) < high for name, (low, high) in TRIED.items()):
+        return 0
+    count = 0
+    module: Any
+    for module in model.modules():
+        quick = _quick(module)
+        if quick:
+            module.forward = partial(quick, module)
+            count += 1
+    return count
+
+
+def _quick(module: Any) -> Any:
+    name = type(module).__name__
+    if type(module) is lora.Linear:
+        plain = type(module.base_layer) is torch.nn.Linear and not module.lora_variant and not module.fan_in_fan_out
+        dry = all(isinstance(part, torch.nn.Identity) for part in module.lora_dropout.values())
+        biased = any(part.bias is not None for part in module.lora_B.values())
+        return linear if plain and dry and not biased else None
+    if name in ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Phi3RMSNorm"):
+        return norm
+    if name in ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP") and _is_silu(module.act_fn):
+        return gated
+    return None
+
+
+def _is_silu(activation: Any) -> bool:
+    return isinstance(activation, torch.nn.SiLU) or type(activation).__name__ == "SiLUActivation"
+
+
+def _release(package: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version(package).split(".")[:2])
