@@ -12,9 +12,9 @@ import numpy as np
 import peft
 import torch
 
-from studio.engine import gate, generate, models, tokens
+from studio.engine import attention, gate, generate, loss, models, tokens
 from studio.engine.report import Reporter, write_json
-from studio.engine.rows import Row, padded_batch
+from studio.engine.rows import Row, packed_batch, padded_batch
 
 RESAMPLES = 2000
 LOSS_ROWS = 200  # rows whose loss is compared at the end of a run; `evaluate` takes all
@@ -118,24 +118,25 @@ def row_losses(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row the summed loss and the number of its trained tokens."""
     sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    side_by_side = attention.packable(inner.config)
+    usual = inner.config._attn_implementation
+    if side_by_side:
+        inner.set_attn_implementation(attention.NAME)
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     done = 0
     while done < len(order):
-        width = len(rows[order[done]])
-        here = order[done : done + max(1, BATCH_TOKENS // width)]
-        batch = padded_batch([rows[i] for i in here], 0)
-        logits = model(
-            input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device)
-        ).logits
-        labels = batch["labels"].to(device)
-        losses = torch.zeros(labels.shape, device=device)
-        losses[labels != -100] = torch.nn.functional.cross_entropy(
-            logits[labels != -100].float(), labels[labels != -100], reduction="none"
-        )
-        sums[here] = losses.sum(1).cpu().numpy()
-        counts[here] = (labels != -100).sum(1).cpu().numpy()
+        here = order[done : done + max(1, BATCH_TOKENS // len(rows[order[done]]))]
+        chosen = [rows[i] for i in here]
+        batch = packed_batch(chosen) if side_by_side else padded_batch(chosen, 0)
+        losses = loss.per_token(inner, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
+        labelled = [np.count_nonzero(row.trained[1:]) for row in chosen]
+        sums[here] = [part.sum().item() for part in losses.split(labelled)]
+        counts[here] = labelled
         done += len(here)
         told(done, len(order))
+    if side_by_side:
+        inner.set_attn_implementation(usual)
     return sums, counts
 
 

@@ -84,12 +84,16 @@ def _chunk(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torc
 def packed(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
     """Summed loss of a packed batch: one row [1, T], `lengths` of its examples, labels already shifted."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = inner.model(
+    labels = batch["labels"]
+    hidden = _hidden(inner, batch)[labels != -100]
+    return HeadLoss.apply(hidden, inner.lm_head.weight, labels[labels != -100], Head.of(inner.config, smoothing))
+
+
+def _hidden(inner: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The last hidden states of a packed batch [1, T, H]."""
+    return inner.model(
         input_ids=batch["input_ids"], position_ids=batch["position_ids"], lengths=batch["lengths"], use_cache=False
     ).last_hidden_state
-    labels = batch["labels"]
-    head = Head.of(inner.config, smoothing)
-    return HeadLoss.apply(hidden[labels != -100], inner.lm_head.weight, labels[labels != -100], head)
 
 
 def padded(model: torch.nn.Module, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
@@ -99,3 +103,21 @@ def padded(model: torch.nn.Module, batch: dict[str, Any], smoothing: float = 0.0
     return torch.nn.functional.cross_entropy(
         logits[labels != -100].float(), labels[labels != -100], reduction="sum", label_smoothing=smoothing
     )
+
+
+@torch.no_grad()
+def per_token(inner: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Loss at each labelled position of a batch, packed or padded, in fp32 [N]; `inner` is the base model itself."""
+    labels = batch["labels"]
+    wanted = labels[labels != -100]
+    if "lengths" not in batch:
+        logits = inner(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits[labels != -100].float(), wanted, reduction="none")
+    hidden, head = _hidden(inner, batch)[labels != -100], Head.of(inner.config)
+    losses = []
+    for some, those in zip(hidden.split(CHUNK), wanted[:, None].split(CHUNK), strict=True):
+        logits = (some @ inner.lm_head.weight.t()).float() * head.scale
+        if head.cap:
+            logits = (logits / head.cap).tanh_() * head.cap
+        losses.append((logits.logsumexp(-1, keepdim=True) - logits.gather(1, those))[:, 0])
+    return torch.cat(losses)

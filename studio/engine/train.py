@@ -24,7 +24,9 @@ from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Table
 from studio.engine.trainer import Steps, StudioTrainer, Tell, batches
 
-HELD_ROWS = 100  # held-out rows measured while training; the report at the end takes more
+# Held-out rows measured while training: at most, at least, and all checks together as a share of the tokens trained on
+# (a token checked takes a third of the time). The report at the end takes more.
+HELD_ROWS, HELD_LEAST, HELD_SHARE = 100, 16, 0.3
 
 
 @dataclass
@@ -165,8 +167,12 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
 
     # a seeded choice: files are often sorted by what they are about
     some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
-    held = batches(plan.held[some], plan.size, pad)
-    tell = Tell(reporter, config, _chosen(config.evaluate.every, max(1, plan.steps // 5)), held, stop)
+    every = _chosen(config.evaluate.every, max(1, plan.steps // 5))
+    trained = plan.rows.tokens / len(plan.rows) * plan.per_step * plan.steps
+    room = HELD_SHARE * trained / (1 + plan.steps / every)
+    few = int(np.searchsorted(np.cumsum(plan.held.lengths[some]), room))
+    held = batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, pad)
+    tell = Tell(reporter, config, every, held, stop)
     trainer = StudioTrainer(
         model=model,
         args=TrainingArguments(

@@ -1,0 +1,84 @@
+"""A peer's training of the same rows: `python train_peers.py trainer|trl MODEL ROWS.jsonl`; prints one JSON line."""
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+RANK, RATE, SEED, MICRO, ACCUMULATE = 16, 2e-4, 42, 8, 2
+
+
+def main(peer: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Train one pass over the rows in steps of 16; return tokens, seconds in steps, peak memory and losses."""
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+
+    torch.set_num_threads(torch.get_num_threads())
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    class Clock(TrainerCallback):
+        begin = end = 0.0
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.begin = time.monotonic()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            self.end = time.monotonic()
+
+    clock = Clock()
+    adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    common: dict[str, Any] = {
+        "output_dir": "out",
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": MICRO,
+        "gradient_accumulation_steps": ACCUMULATE,
+        "learning_rate": RATE,
+        "seed": SEED,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    prompts = [
+        tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True)["input_ids"] for row in rows
+    ]
+    whole = [tokenizer.apply_chat_template(row["messages"])["input_ids"] for row in rows]
+    if peer == "trl":
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        data = Dataset.from_list([{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in rows])
+        trainer: Any = SFTTrainer(
+            model, args=SFTConfig(**common), train_dataset=data, peft_config=adapter, callbacks=[clock]
+        )
+    else:
+        from peft import get_peft_model
+        from transformers import AutoModelForCausalLM, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+        base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+        rows_of = [
+            {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100] * len(head) + ids[len(head) :]}
+            for head, ids in zip(prompts, whole, strict=True)
+        ]
+        trainer = Trainer(
+            get_peft_model(base, adapter),
+            TrainingArguments(**common),
+            train_dataset=rows_of,
+            data_collator=DataCollatorForSeq2Seq(tokenizer),
+            callbacks=[clock],
+        )
+    trainer.train()
+    return {
+        "tokens": sum(len(ids) for ids in whole),
+        "seconds": clock.end - clock.begin,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
+    }
+
+
+if __name__ == "__main__":
+    with open(sys.argv[3], encoding="utf-8") as file:
+        print("RESULT " + json.dumps(main(sys.argv[1], sys.argv[2], [json.loads(line) for line in file])))
