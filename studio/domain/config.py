@@ -74,7 +74,7 @@ class MethodConfig(Group):
     """The adapter."""
 
     name: Annotated[
-        Literal["lora", "rslora", "dora", "pissa", "qlora"],
+        Literal["lora", "loraplus", "rslora", "dora", "pissa", "qlora"],
         Field(title="Method", description="How the adapter is built."),
     ] = "lora"
     rank: Annotated[int, Field(title="Rank", description="How much the adapter can hold.", ge=1, le=1024)] = 16
@@ -132,9 +132,13 @@ class TrainConfig(Group):
         Field(title="Precision", description="Auto: bf16 where this hardware is fast with it, else fp32."),
     ] = "auto"
     recompute: Annotated[
-        bool,
-        Field(title="Recompute activations", description="Half the memory for activations, about a third slower."),
-    ] = False
+        Literal["auto", "on", "off"],
+        BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value)),  # YAML reads on and off so
+        Field(
+            title="Recompute activations",
+            description="Half the memory, a third slower. Auto: only the layers that would not fit otherwise.",
+        ),
+    ] = "auto"
     packing: Annotated[
         Literal["auto", "on", "off"],
         BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value)),  # YAML reads on and off so
@@ -144,6 +148,15 @@ class TrainConfig(Group):
         Literal["adamw", "adamw_8bit"],
         Field(title="Optimiser", description="The 8-bit one needs less memory on large adapters."),
     ] = "adamw"
+    label_smoothing: Annotated[
+        float,
+        Field(
+            title="Label smoothing",
+            description="Share of each answer's weight spread over all tokens, against overconfidence.",
+            ge=0,
+            le=0.5,
+        ),
+    ] = 0.0
     max_grad_norm: Annotated[
         float, Field(title="Gradient limit", description="Longer gradients are shortened to this length.", gt=0)
     ] = 1.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import peft
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from safetensors import safe_open
 
 from studio.domain.config import TrainingConfig
@@ -51,6 +52,24 @@ def attach(model: torch.nn.Module, config: TrainingConfig, start: Path) -> peft.
         adapted.save_pretrained(str(start))
         adapter.init_lora_weights = options["init_lora_weights"]
     return adapted
+
+
+def optimizer(model: peft.PeftModel, config: TrainingConfig, rate: float) -> torch.optim.Optimizer:
+    """AdamW without weight decay over the adapter, its state in fp32 or 8 bits; LoRA+ lets B take larger steps."""
+    if config.train.optimizer == "adamw_8bit":
+        import bitsandbytes  # takes a second, and is seldom asked for
+
+        kind: Any = bitsandbytes.optim.AdamW8bit
+        settings: dict[str, Any] = {}
+    else:
+        kind, settings = torch.optim.AdamW, {"fused": True}
+    ratio = METHODS[config.method.name].b_ratio
+    if ratio != 1:
+        made = create_loraplus_optimizer(model, kind, lr=rate, loraplus_lr_ratio=ratio, **settings)
+        made.param_groups = [group for group in made.param_groups if group["params"]]
+        return made
+    trained = [value for value in model.parameters() if value.requires_grad]
+    return kind(trained, lr=rate, weight_decay=0.0, **settings)
 
 
 def changes_base(config: TrainingConfig) -> bool:

@@ -19,7 +19,7 @@ from studio import __version__
 from studio.domain import events
 from studio.domain.config import TrainingConfig, from_document
 from studio.domain.errors import DataError
-from studio.engine import attention, evaluate, fused, gate, lora, models, tokens
+from studio.engine import attention, evaluate, fused, gate, lora, memory, models, tokens
 from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Table
 from studio.engine.trainer import Steps, StudioTrainer, Tell, batches
@@ -162,8 +162,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     start = job.directory / "start"
     model = lora.attach(model, config, start)
     fused.fuse(model)
-    if config.train.recompute:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    again = _recompute(model, plan, config.train.recompute, pad, job.device)
 
     # a seeded choice: files are often sorted by what they are about
     some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
@@ -179,8 +178,6 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
             output_dir=str(job.directory / "trainer"),
             max_steps=plan.steps,
             learning_rate=plan.rate,
-            optim="adamw_torch_fused" if config.train.optimizer == "adamw" else "adamw_bnb_8bit",
-            weight_decay=0.0,
             max_grad_norm=config.train.max_grad_norm,
             logging_steps=1,
             logging_nan_inf_filter=False,
@@ -193,8 +190,10 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
         ),
         train_dataset=Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad),
         callbacks=[tell],
+        optimizers=(lora.optimizer(model, config, plan.rate), None),
     )
     trainer.schedule = (config.train.schedule, config.train.warmup)
+    trainer.smoothing = config.train.label_smoothing
     trainer.pop_callback(PrinterCallback)
     tell.trainer = trainer
     reporter.emit(
@@ -211,6 +210,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
                 "max_length": plan.limit,
                 "effective_rows": plan.per_step,
                 "learning_rate": plan.rate,
+                "recomputed_layers": again,
             },
         )
     )
@@ -228,6 +228,18 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     reporter.emit(events.Saved(step=kept, path="adapter", bytes=written))
     del tell.trainer  # and with it the model: the comparison loads the base afresh
     return tell
+
+
+def _recompute(model: Any, plan: Plan, wanted: str, pad: int | None, device: torch.device) -> int:
+    """Let as many layers be computed again as are asked for, or as the memory asks for; return how many."""
+    layers = len(memory.layers_of(model))
+    number = {"on": layers, "off": 0}.get(wanted)
+    if number is None:
+        longest = max(plan.size, int(plan.rows.lengths.max()))
+        per_token = memory.saved_per_token(model, plan.rows, pad)
+        number = memory.layers_to_recompute(per_token, longest, layers, memory.free_bytes(device))
+    memory.recompute(model, number)
+    return number
 
 
 def _facts(job: Job, plan: Plan, template: str, step: int) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class StudioTrainer(Trainer):
     """Trainer whose item is a whole optimizer step; the loss is the mean over the step's labelled tokens."""
 
     tokens_seen = 0
+    smoothing = 0.0  # of the labels, in training alone
     schedule = ("constant", 0.0)  # kind, and warm-up as a share of the steps
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -77,16 +78,16 @@ class StudioTrainer(Trainer):
         labelled = sum(int((batch["labels"] != -100).sum()) for batch in inputs)
         total = torch.zeros((), device=self.args.device)
         for batch in inputs:
-            value = loss_of(model, batch, self.args.device) / labelled
+            value = loss_of(model, batch, self.args.device, self.smoothing) / labelled
             self.accelerator.backward(value)
             total += value.detach()
         self.tokens_seen += sum(real_tokens(batch) for batch in inputs)
         return total
 
 
-def loss_of(model: Any, batch: dict[str, Any], device: torch.device) -> torch.Tensor:
+def loss_of(model: Any, batch: dict[str, Any], device: torch.device, smoothing: float = 0.0) -> torch.Tensor:
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
-    return loss.packed(model, moved) if "lengths" in moved else loss.padded(model, moved)
+    return (loss.packed if "lengths" in moved else loss.padded)(model, moved, smoothing)
 
 
 def real_tokens(batch: dict[str, Any]) -> int:

@@ -54,8 +54,6 @@ def knob(key: str, field: Mapping[str, Any]) -> Knob:
 
 def _control(key: str, field: Mapping[str, Any]) -> Any:
     said = {"label": field["title"], "info": field["description"], "interactive": True}
-    if field.get("type") == "boolean":
-        return gr.Checkbox(field["default"], **said)
     if number := _number(field):
         whole = 0 if number == "integer" else None  # bounds are checked with the document, which words the error
         return gr.Number(shown(field["default"], field), precision=whole, placeholder=EMPTY, **said)
@@ -70,8 +68,6 @@ def label(key: str, value: Any) -> str:
     """Return how a value is written on the page."""
     if key == "method.name":
         return METHODS[value].title
-    if isinstance(value, bool):
-        return "on" if value else "off"
     if isinstance(value, float):
         return f"{value:.2g}"
     if isinstance(value, list):

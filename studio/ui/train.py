@@ -213,7 +213,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     step(REVIEW, to_review)
     to_review.click(draw, chosen, drawn, **QUIET)
     for each in controls:
-        events = [each.input] if isinstance(each, gr.Checkbox | gr.Dropdown) else [each.submit, each.blur]
+        events = [each.input] if isinstance(each, gr.Dropdown) else [each.submit, each.blur]
         gr.on(events, draw, chosen, drawn, trigger_mode="always_last", **QUIET)
     reset.click(lambda *now: draw(*now[:3], {"shown": {}, "changed": []}, *now[4:]), chosen, drawn, **QUIET)
     data_rows.select(choose_data, chosen, drawn, **QUIET)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from studio.domain import events
 from studio.domain.errors import DataError, ModelError
-from studio.engine import models, train
+from studio.engine import memory, models, train
 from studio.engine.report import Reporter
 from tests.engine.conftest import EXAMPLES, SHAPE, make_model, talk
 
@@ -36,6 +36,7 @@ def of(kind, found):
     "settings",
     [
         ["method.name=lora"],
+        ["method.name=loraplus", "train.learning_rate=1e-3"],
         ["method.name=rslora"],
         ["method.name=dora"],
         ["method.name=pissa", "method.rank=4"],
@@ -223,3 +224,22 @@ def test_a_failure_is_an_event_with_words_and_leaves_no_adapter(tiny, make_run):
     assert "Traceback" in output  # the log has it, the event has not
     assert "Traceback" not in failed.message + failed.hint
     assert not (directory / "adapter").exists()
+
+
+def test_smoothed_labels_are_for_training_alone(tiny, make_run):
+    plain, smooth = (
+        run(make_run(tiny, "train.max_steps=2", f"train.label_smoothing={share}", "evaluate.every=1"))
+        for share in (0, 0.4)
+    )
+    assert of(events.Step, smooth)[0].loss > of(events.Step, plain)[0].loss
+    first = [of(events.Evaluated, found)[0].loss for found in (plain, smooth)]
+    assert first[0] == pytest.approx(first[1], rel=1e-6), "before the first step both held-out losses are the base's"
+
+
+def test_layers_are_computed_again_only_where_the_memory_is_not_enough(tiny, make_run, monkeypatch):
+    plenty = run(make_run(tiny, "train.max_steps=2"))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1_000_000)
+    little = run(make_run(tiny, "train.max_steps=2"))
+    assert [of(events.Started, found)[0].settings["recomputed_layers"] for found in (plenty, little)] == [0, 2]
+    losses = [[step.loss for step in of(events.Step, found)] for found in (plenty, little)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -13,7 +13,14 @@ from studio.services.check import Lengths
 from studio.services.machine import Gpu, MachineFacts
 from studio.services.recommend import recommend
 
-ENGINE_DECIDES = {"data.max_length", "train.precision", "train.packing", "evaluate.max_new_tokens", "hardware.device"}
+ENGINE_DECIDES = {
+    "data.max_length",
+    "train.precision",
+    "train.packing",
+    "evaluate.max_new_tokens",
+    "hardware.device",
+    "train.recompute",
+}
 NO_REASON_NEEDED = {"model.id", "model.revision", "data.path", "data.format", "data.map"}  # what is said, not chosen
 KEYS = {
     f"{group}.{name}"

@@ -1,0 +1,62 @@
+"""How much memory a step's activations take, and how many layers are computed again so that it fits."""
+
+import math
+from typing import Any
+
+import psutil
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from studio.engine import loss
+from studio.engine.rows import Table, packed_batch, padded_batch
+
+PROBE = 128  # tokens of the row that is measured
+SHARE = 0.8  # of the free memory that activations may take; gradients, the head's chunk and others want room too
+
+
+def layers_of(model: torch.nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def saved_per_token(model: Any, rows: Table, pad: int | None) -> float:
+    """Bytes a forward pass keeps for the gradient per token, the weights left out; measured on a piece of a row."""
+    row, _ = rows[[0]].fit(PROBE, "split")
+    some = [row[0]]
+    batch = packed_batch(some) if pad is None else padded_batch(some, pad)
+    device = next(model.parameters()).device
+    batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
+    weights = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
+    kept: dict[int, torch.UntypedStorage] = {}  # by address; held, so that no address is given out twice
+
+    def note(value: torch.Tensor) -> torch.Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return value
+
+    model.train()
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+        (loss.packed if pad is None else loss.padded)(model, batch)
+    return sum(storage.nbytes() for storage in kept.values()) / len(some[0])
+
+
+def free_bytes(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def layers_to_recompute(per_token: float, tokens: int, layers: int, free: int) -> int:
+    """The fewest of `layers` whose activations must go for `tokens` at once to fit into `free` bytes.
+
+    A layer computed again keeps its input alone, a small part of what it keeps otherwise, which is left out here.
+    """
+    each, room = per_token * tokens / max(1, layers), SHARE * free
+    return min(layers, max(0, math.ceil(layers - room / each))) if each else 0
+
+
+def recompute(model: Any, number: int) -> None:
+    """Let the first layers compute their activations again when the gradient asks for them."""
+    if not number:
+        return
+    model.get_base_model().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    for layer in layers_of(model)[number:]:
+        layer.gradient_checkpointing = False
