@@ -130,7 +130,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
         flat = {key: now[key.split(".")[0]][key.split(".")[1]] for key in made}
         for key, knob, seen in zip(made, made.values(), values, strict=True):
             result[knob.reason] = knobs.why(reasons.get(key, ""))
-            if (value := knobs.shown(flat[key], schema[key])) != seen:  # else what is being typed would be lost
+            value = knobs.shown(flat[key], schema[key])
+            # What is being typed would be lost. An automatic number is always drawn: a Number without a value shows 0.
+            if value is None or value != seen:
                 result[knob.control] = value
         for group, accordion in groups.items():
             result[accordion] = gr.Accordion(label=knobs.group_title(group, made, flat))
