@@ -9,6 +9,10 @@ from studio.domain.errors import StudioError
 from studio.domain.methods import METHODS
 
 Auto = Literal["auto"]
+# YAML reads on and off as true and false
+OnOff = Annotated[
+    Literal["auto", "on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
+]
 
 
 class Group(BaseModel):
@@ -132,16 +136,14 @@ class TrainConfig(Group):
         Field(title="Precision", description="Auto: bf16 where this hardware is fast with it, else fp32."),
     ] = "auto"
     recompute: Annotated[
-        Literal["auto", "on", "off"],
-        BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value)),  # YAML reads on and off so
+        OnOff,
         Field(
             title="Recompute activations",
             description="Half the memory, a third slower. Auto: only the layers that would not fit otherwise.",
         ),
     ] = "auto"
     packing: Annotated[
-        Literal["auto", "on", "off"],
-        BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value)),  # YAML reads on and off so
+        OnOff,
         Field(title="Packing", description="Examples side by side in one row instead of padding. Same result."),
     ] = "auto"
     optimizer: Annotated[

@@ -176,7 +176,8 @@ def tokenise(
     digest = hashlib.sha256(f"{VERSION} {version('tokenizers')} {version('transformers')}".encode())
     with open(examples, "rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
-    digest.update(tokenizer.backend_tokenizer.to_str().encode())  # type: ignore[attr-defined]
+    backend: Any = tokenizer.backend_tokenizer
+    digest.update(backend.to_str().encode())
     digest.update(f"{template}\0{tokenizer.special_tokens_map}".encode())
     kept = examples.parent / "tokens" / f"{examples.stem}-{digest.hexdigest()[:16]}"
     if not kept.exists():

@@ -83,7 +83,7 @@ def run(directory: Path, reporter: Reporter) -> None:
     )
     template = tokens.template_of(job.tokenizer)
     _extend_lineage(job, template)
-    plan = _plan(job)
+    plan = _plan(job, template)
     tell = _train(job, plan, template, lambda: reporter.stop_asked() or bool(terminated))
     peak = models.peak_memory_bytes(device)
     report = _compare(job, plan, tell) if len(plan.held) and tell.step else None
@@ -99,11 +99,10 @@ def run(directory: Path, reporter: Reporter) -> None:
     reporter.emit(events.Finished(step=tell.step, stopped=tell.stopped, result=result))
 
 
-def _plan(job: Job) -> Plan:
+def _plan(job: Job, template: str) -> Plan:
     """Tokenise, bring rows to length, and cut them into steps."""
     config, reporter = job.config, job.reporter
     data = Path(job.lineage["dataset"]["path"])
-    template = tokens.template_of(job.tokenizer)
     rows, held = (
         tokens.tokenise(job.tokenizer, data / name, template, partial(reporter.phase, words, unit="examples"))
         for name, words in (("train.jsonl", "Reading the examples"), ("eval.jsonl", "Reading the held-out examples"))

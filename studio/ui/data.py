@@ -247,7 +247,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def ask(opened: str) -> Update:
         dataset = studio.datasets.get(opened)
-        taken = words.size(sum(part.stat().st_size for part in Path(dataset.path).iterdir()))
+        taken = words.size(sum(part.stat().st_size for part in Path(dataset.path).rglob("*") if part.is_file()))
         lines = [
             f"{words.plural(dataset.usable, 'example')}, {taken}, leave the studio.",
             "The file they came from stays. So do runs and adapters.",
