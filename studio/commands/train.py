@@ -49,14 +49,15 @@ def train(
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the settings with reasons; start nothing.")
     ] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the configuration.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the ")] = False,
     json: Json = False,
 ) -> None:
     """Train an adapter on your data, with a progress bar; Ctrl-C stops it and keeps what it has learned."""
-    from studio.domain import config as configuration
+    from studio.domain.config import TrainingConfig
+    from studio.domain.document import from_document, override, to_yaml
 
     if schema:
-        emit(configuration.TrainingConfig.model_json_schema())
+        emit(TrainingConfig.model_json_schema())
         return
     document = read_yaml(config) if config else {}
     flags = {
@@ -70,13 +71,13 @@ def train(
         "name": name,
     }
     if not isinstance(document, dict):
-        configuration.from_document(document)  # says what is wrong with it
+        from_document(document)  # says what is wrong with it
     wanted = _document(document, {key: value for key, value in flags.items() if value is not None})
-    wanted = configuration.override(wanted, set or [])
+    wanted = override(wanted, set or [])
     for group, key, flag in (("model", "id", "--model"), ("data", "path", "--dataset")):
         if isinstance(wanted.setdefault(group, {}), dict) and not wanted[group].get(key):
-            raise typer.BadParameter(f"it is needed, or {group}.{key} in a configuration.", param_hint=flag)
-    settings = configuration.from_document(wanted)
+            raise typer.BadParameter(f"it is needed, or {group}.{key} in a ", param_hint=flag)
+    settings = from_document(wanted)
     studio = open_studio()
     if print_config:
         with progress() as report:
@@ -85,7 +86,7 @@ def train(
         if json:
             emit({"config": settings.model_dump(), "reasons": reasons})
         else:
-            say(configuration.to_yaml(settings, reasons).rstrip())
+            say(to_yaml(settings, reasons).rstrip())
         return
     with progress() as report:
         run = studio.runs.prepare(settings, report)

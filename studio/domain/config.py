@@ -1,11 +1,9 @@
 """TrainingConfig: every knob, spelled once. The form, the flags, YAML, the schema and the docs come from here."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from studio.domain.errors import StudioError
 from studio.domain.methods import METHODS
 
 Auto = Literal["auto"]
@@ -185,10 +183,62 @@ class EvaluateConfig(Group):
             le=10_000,
         ),
     ] = 24
+    samples: Annotated[
+        int,
+        Field(
+            title="Questions asked at each check",
+            description="The same held-out questions every time, to see how the answers change. 0: none.",
+            ge=0,
+            le=20,
+        ),
+    ] = 2
+    prompts: Annotated[
+        list[str],
+        Field(title="Your own test prompts", description="Asked at each check too, a prompt an entry."),
+    ] = []
     max_new_tokens: Annotated[
         Annotated[int, Field(ge=1, le=8192)] | Auto,
         Field(title="Longest test answer, tokens", description="Auto: a little above the longest expected answer."),
     ] = "auto"
+
+
+class CheckpointConfig(Group):
+    """Where it can go on after a pause or a crash."""
+
+    every_steps: Annotated[int, Field(title="Save every, steps", description="0: by time alone.", ge=0)] = 0
+    every_minutes: Annotated[
+        float,
+        Field(title="Save every, minutes", description="At most this much work is lost to a crash.", gt=0, le=1440),
+    ] = 5.0
+    keep: Annotated[
+        int, Field(title="Checkpoints kept", description="The last ones; the best is kept besides.", ge=1, le=100)
+    ] = 2
+
+
+Policy = Literal["act", "pause", "tell"]
+
+
+class GuardConfig(Group):
+    """What is done when training goes wrong: act mends it and goes on, pause waits for you, tell only says so."""
+
+    invalid: Annotated[
+        Policy, Field(title="Loss is no number", description="Act: back to the last good checkpoint, a lower rate.")
+    ] = "act"
+    divergence: Annotated[
+        Policy, Field(title="Loss climbs", description="Act: back to the last good checkpoint, a lower rate.")
+    ] = "pause"
+    explosion: Annotated[
+        Policy, Field(title="Gradients explode", description="Act: back to the last good checkpoint, a lower rate.")
+    ] = "act"
+    flat: Annotated[
+        Policy, Field(title="Nothing is learned", description="The loss stays where it was. Act pauses here too.")
+    ] = "tell"
+    overfitting: Annotated[
+        Policy, Field(title="Memorising", description="Held-out loss rises. Act: end early, keep the best step.")
+    ] = "act"
+    memory: Annotated[
+        Policy, Field(title="Memory runs out", description="Act: half the tokens at once, the same result.")
+    ] = "act"
 
 
 class HardwareConfig(Group):
@@ -211,6 +261,8 @@ class TrainingConfig(Group):
     method: MethodConfig = MethodConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    guard: GuardConfig = GuardConfig()
     hardware: HardwareConfig = HardwareConfig()
 
     @model_validator(mode="after")
@@ -232,70 +284,3 @@ class TrainingConfig(Group):
     @property
     def alpha(self) -> int:
         return 2 * self.method.rank if self.method.alpha == "auto" else self.method.alpha
-
-
-def from_document(document: Any) -> TrainingConfig:
-    """Validate a document (the content of a YAML or JSON file), naming the key that is wrong."""
-    if not isinstance(document, dict):
-        raise StudioError("The configuration is not a list of keys and values.", "Write `model:` and `data:` groups.")
-    try:
-        return TrainingConfig.model_validate(document)
-    except ValidationError as error:
-        raise StudioError(explain(error), "`peft-studio train --schema` lists every key with its limits.") from error
-
-
-def explain(error: ValidationError) -> str:
-    """Return pydantic's findings as one sentence a key, without its internals."""
-    sentences = []
-    for item in error.errors():
-        # union branches add parts such as 'constrained-int' or "literal['auto']" to the path
-        keys = [str(part) for part in item["loc"] if str(part).isidentifier() and part not in ("int", "float", "str")]
-        name = ".".join(keys) or "configuration"
-        sentence = f"{name}: {item['msg'].removeprefix('Value error, ')}"
-        if sentence not in sentences:
-            sentences.append(sentence)
-    return "; ".join(sentences) + "."
-
-
-def to_yaml(config: TrainingConfig, reasons: dict[str, str] | None = None) -> str:
-    """Return the document as YAML, with the reason of a value as a comment on its line."""
-    lines = []
-    group = ""
-    for line in yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True, width=10_000).splitlines():
-        key = line.split(":")[0]
-        if not line.startswith((" ", "-")):
-            group = key.strip()
-        reason = (reasons or {}).get(f"{group}.{key.strip()}") if line.startswith("  ") else None
-        lines.append(f"{line}  # {reason}" if reason else line)
-    return "\n".join(lines) + "\n"
-
-
-def override(document: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """Return the document with `group.key=value` assignments applied; values are read as YAML."""
-    result: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in document.items()}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        keys = path.strip().split(".")
-        if not equals or not all(keys):
-            raise StudioError(f"`{assignment}` is not an assignment.", "Write --set group.key=value.")
-        try:
-            value = yaml.safe_load(text)
-            if isinstance(value, str):  # YAML 1.1 reads 2e-4 as text
-                value = float(value) if _number(value) else value
-        except yaml.YAMLError as error:
-            raise StudioError(f"The value of `{path}` cannot be read.", "Quote it, or write it as YAML.") from error
-        place = result
-        for key in keys[:-1]:
-            place = place.setdefault(key, {})
-            if not isinstance(place, dict):
-                raise StudioError(f"`{path}` names a key inside a value.", "See `peft-studio train --schema`.")
-        place[keys[-1]] = value
-    return result
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text[:1].isdigit() or text[:1] in "+-."

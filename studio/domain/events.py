@@ -34,7 +34,10 @@ def ignore(phase: Phase) -> None:
 
 
 class Started(Event):
-    """Training begins: the plan is known. `tokens_per_epoch` counts real tokens, padding left out."""
+    """Training begins: the plan is known. `tokens_per_epoch` counts real tokens, padding left out.
+
+    With `resumed_from` it goes on after that step: whatever was told of later steps before is void, they come again.
+    """
 
     type: Literal["started"] = "started"
     steps: int
@@ -44,6 +47,7 @@ class Started(Event):
     trainable_parameters: int
     device: str
     precision: str
+    resumed_from: int | None = None
     settings: dict[str, Any] = {}
 
 
@@ -71,7 +75,7 @@ class Evaluated(Event):
 
 
 class Saved(Event):
-    """Weights are on disk and verified. `path` is relative to the run directory."""
+    """Weights are on disk and verified. `path` is relative to the run directory: the adapter, or a checkpoint."""
 
     type: Literal["saved"] = "saved"
     step: int
@@ -79,17 +83,38 @@ class Saved(Event):
     bytes: int
 
 
+class Sampled(Event):
+    """What the model answers to fixed prompts after `step`; each answer has `prompt`, `expected` and `text`."""
+
+    type: Literal["sampled"] = "sampled"
+    step: int
+    answers: list[dict[str, str]]
+
+
 class Paused(Event):
+    """The engine ends here and gives its memory back; `checkpoint` is where it goes on, relative to the run."""
+
     type: Literal["paused"] = "paused"
     step: int
+    checkpoint: str = ""
+    memory_bytes: int = 0  # what it held
+    words: str = ""  # why, when nobody asked for it
+    hint: str = ""
 
 
 class Warned(Event):
-    """Something the user should know; training goes on."""
+    """Something the user should know. `rule` is the guard's that saw it, `did` what was done about it.
+
+    `edit` is the change of settings that helps, as `group.key: value`, for a new run or for going on.
+    """
 
     type: Literal["warned"] = "warned"
     words: str
     hint: str = ""
+    step: int | None = None
+    rule: str = ""
+    did: Literal["told", "paused", "acted"] = "told"
+    edit: dict[str, Any] = {}
 
 
 class Failed(Event):
@@ -108,7 +133,8 @@ class Finished(Event):
 
 
 AnyEvent = Annotated[
-    Phase | Started | Step | Evaluated | Saved | Paused | Warned | Failed | Finished, Field(discriminator="type")
+    Phase | Started | Step | Evaluated | Sampled | Saved | Paused | Warned | Failed | Finished,
+    Field(discriminator="type"),
 ]
 _ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 

@@ -82,6 +82,8 @@ class Run(BaseModel):
     memory_bytes: int | None = None
     seconds: float = 0.0
     seconds_left: tuple[float, float] | None = None
+    checkpoint: int | None = None  # the step it can be resumed from, when it has ended before its last one
+    priority: int = 0  # in the queue, the higher first
     adapter: str | None = None
     error: str = ""
     hint: str = ""

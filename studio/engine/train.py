@@ -17,7 +17,8 @@ from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studio import __version__
 from studio.domain import events
-from studio.domain.config import TrainingConfig, from_document
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document
 from studio.domain.errors import DataError
 from studio.engine import attention, evaluate, fused, gate, lora, memory, models, tokens
 from studio.engine.report import Reporter, write_json

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from studio.domain.config import from_document
+from studio.domain.document import from_document
 from studio.domain.errors import StudioError
 from studio.domain.events import AnyEvent, Evaluated, Failed, Finished, Phase, Saved, Started, Step, parse
 from studio.domain.records import Adapter, Run, Status

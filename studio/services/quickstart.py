@@ -1,6 +1,7 @@
 """The first run: the starter model and the bundled sample data, with settings a small machine finishes in minutes."""
 
-from studio.domain.config import TrainingConfig, from_document
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document
 from studio.domain.records import Run, Status
 from studio.services.datasets import sample_path
 from studio.services.models import STARTER

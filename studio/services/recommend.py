@@ -42,7 +42,18 @@ DEFAULTS = {
     "train.seed": "Any number does; the same one repeats the run.",
     "evaluate.early_stopping": "Three checks without progress are more than chance.",
     "evaluate.answers": "Enough answers for a verdict, few enough to wait for.",
+    "evaluate.samples": "Two answers at each check show how the model changes, for little time.",
+    "evaluate.prompts": "Held-out questions are asked; add what you care about.",
     "evaluate.max_new_tokens": "The engine allows a little more than the longest expected answer.",
+    "checkpoint.every_steps": "The clock decides, as steps may take long.",
+    "checkpoint.every_minutes": "A crash costs five minutes at most.",
+    "checkpoint.keep": "Two, in case the disk damages one; the best besides.",
+    "guard.invalid": "Such a run cannot be saved by going on: it goes back and learns more slowly.",
+    "guard.divergence": "Whether to go on is for you to say; nothing is lost by waiting.",
+    "guard.explosion": "One bad step should not cost the run.",
+    "guard.flat": "Some data is learned late.",
+    "guard.overfitting": "The best step is kept, so nothing is lost by ending.",
+    "guard.memory": "Half as much at once gives the same result, only slower.",
     "hardware.device": "A CUDA card where there is one, else the processor.",
 }
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio import __version__
-from studio.domain import config as configuration
 from studio.domain.config import TrainingConfig
+from studio.domain.document import to_yaml
 from studio.domain.errors import NotFound, StudioError
 from studio.domain.events import AnyEvent, Failed, Finished, Phase, Report, ignore
 from studio.domain.records import Adapter, Dataset, Model, Run, Status
@@ -83,7 +83,7 @@ class Runs:
             "model": model.model_dump(),
             "dataset": dataset.model_dump(),
         }
-        return self._read(self._publish(slug(config.name), lineage, configuration.to_yaml(config, reasons)))
+        return self._read(self._publish(slug(config.name), lineage, to_yaml(config, reasons)))
 
     def start(self, run_id: str) -> Run:
         """Start the engine of a prepared run. It goes on when this process ends."""

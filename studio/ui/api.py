@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.domain.config import from_document
+from studio.domain.document import from_document
 from studio.services import apart
 from studio.services.chat import Done
 from studio.services.check import Check

@@ -61,7 +61,8 @@ def _control(key: str, field: Mapping[str, Any]) -> Any:
         named = [(label(key, value), value) for value in options]
         own = any("items" in kind for kind in _kinds(field))
         return gr.Dropdown(named, value=field["default"], allow_custom_value=own, **said)
-    return gr.Textbox(field["default"], **said)
+    lines = 3 if field.get("type") == "array" else 1
+    return gr.Textbox(shown(field["default"], field), lines=lines, **said)
 
 
 def label(key: str, value: Any) -> str:
@@ -76,10 +77,10 @@ def label(key: str, value: Any) -> str:
 
 
 def shown(value: Any, field: Mapping[str, Any]) -> Any:
-    """Return a document's value as its control shows it: an automatic number is empty, a list its names."""
+    """Return a document's value as its control shows it: an automatic number is empty, a list its entries."""
     if value == AUTO and _number(field):
         return None
-    return ", ".join(value) if isinstance(value, list) else value
+    return _between(field).join(value) if isinstance(value, list) else value
 
 
 def meant(value: Any, field: Mapping[str, Any]) -> Any:
@@ -87,8 +88,13 @@ def meant(value: Any, field: Mapping[str, Any]) -> Any:
     if value is None and AUTO in _options(field):
         return AUTO
     if any("items" in kind for kind in _kinds(field)) and value not in _options(field):
-        return [part.strip() for part in str(value).split(",") if part.strip()]
+        return [part.strip() for part in str(value).split(_between(field).strip(" ")) if part.strip()]
     return value
+
+
+def _between(field: Mapping[str, Any]) -> str:
+    """Return what parts the entries of a list: names stand in one line, whole sentences in one each."""
+    return "\n" if field.get("type") == "array" else ", "
 
 
 def _kinds(field: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 import yaml
 
-from studio.domain import config as configuration
 from studio.domain import words
 from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document, to_yaml
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
 from studio.domain.methods import METHODS
@@ -175,7 +175,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         yield {start: gr.Button("Starting", interactive=False), working: busy("Preparing the run")}
         ready = gr.Button("Start training", interactive=True)
         try:
-            config = configuration.from_document(document(*values))
+            config = from_document(document(*values))
             for answer in phases(lambda report: studio.runs.start(studio.runs.prepare(config, report).id)):
                 if isinstance(answer, Phase):
                     yield {working: busy(answer.words, answer.done, answer.total)}
@@ -190,7 +190,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def read_settings(file: str, *values: Any) -> Update:
         """Take over a saved document: its values become the user's, its data and model are chosen if they are here."""
         try:
-            config = configuration.from_document(load(Path(file)))
+            config = from_document(load(Path(file)))
             data = studio.datasets.get(config.data.path).id
         except StudioError as error:
             return {said: problem(error, "Not imported")}
@@ -231,7 +231,7 @@ def resolve(
     studio: Studio, document: dict[str, Any], dataset: Dataset, model: Model | None
 ) -> tuple[TrainingConfig, dict[str, str]]:
     """Return the config as it will run, with a reason per key; a model that is not here yet leaves it open."""
-    config = configuration.from_document(document)
+    config = from_document(document)
     if model is None and config.model.id != STARTER:
         return config, {}
     lengths = studio.datasets.profile(dataset.id).characters
@@ -312,7 +312,7 @@ def settings_file(studio: Studio, config: TrainingConfig, reasons: dict[str, str
     folder = studio.home.cache / "uploads" / "settings"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{slug(config.name or 'settings')}.yaml"
-    write_atomic(file, configuration.to_yaml(config, reasons))
+    write_atomic(file, to_yaml(config, reasons))
     return file
 
 

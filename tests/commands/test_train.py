@@ -13,7 +13,7 @@ import psutil
 import pytest
 import yaml
 
-from studio.domain.config import from_document
+from studio.domain.document import from_document
 from studio.storage.paths import Home
 from tests.commands import played
 from tests.commands.conftest import Call

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from studio.domain.config import from_document, override, to_yaml
+from studio.domain.document import from_document, override, to_yaml
 
 # The starter model's own template: a default instruction when the conversation brings none.
 STARTER_TEMPLATE = (

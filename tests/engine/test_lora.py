@@ -2,7 +2,7 @@
 
 import torch
 
-from studio.domain.config import from_document
+from studio.domain.document import from_document
 from studio.engine import lora
 from tests.engine.test_fused import adapted
 

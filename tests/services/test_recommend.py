@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.domain.config import TrainingConfig, from_document, override
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document, override
 from studio.domain.methods import METHODS
 from studio.domain.records import Dataset, Model
 from studio.services.check import Lengths

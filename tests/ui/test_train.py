@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from studio.domain.config import TrainingConfig, from_document
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document
 from studio.domain.errors import ModelError
 from studio.domain.events import Phase
 from studio.domain.records import Dataset, Model, Run, Status
