@@ -1,6 +1,7 @@
 """Small real models made on the spot: two layers, a byte-level tokenizer, a chat template."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from studio.domain.document import from_document, override, to_yaml
+
+# Two-layer models are too small for two threads, which wait for each other longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # The starter model's own template: a default instruction when the conversation brings none.
 STARTER_TEMPLATE = (
