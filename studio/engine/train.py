@@ -108,7 +108,7 @@ def _plan(job: Job, template: str) -> Plan:
         tokens.tokenise(job.tokenizer, data / name, template, partial(reporter.phase, words, unit="examples"))
         for name, words in (("train.jsonl", "Reading the examples"), ("eval.jsonl", "Reading the held-out examples"))
     )
-    context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000)
+    context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000) - config.virtual_tokens
     longest = int(rows.lengths.max(initial=1))
     limit = min(context, longest) if config.data.max_length == "auto" else config.data.max_length
     over = "split" if job.lineage["dataset"]["kind"] == "text" else config.data.over_length
@@ -148,21 +148,21 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
     model: Any = models.load_base(job.base, config.quantization, job.dtype, job.device)
-    packed = config.train.packing != "off" and attention.packable(model.config)
+    known = attention.packable(model.config)
+    packed = config.train.packing != "off" and known and config.row.packing
     if packed:
         model.set_attn_implementation(attention.NAME)
     elif config.train.packing != "off":
-        reporter.emit(
-            events.Warned(words=f"Rows of {model.config.model_type} models cannot be packed; they are padded.")
-        )
+        what = config.row.title if known else f"{model.config.model_type} models"
+        reporter.emit(events.Warned(words=f"Rows cannot be packed with {what}; they are padded, which is slower."))
     pad = None if packed else int(job.tokenizer.pad_token_id or 0)
     if config.quantization != "none":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     reporter.phase("Adding the adapter")
     start = job.directory / "start"
-    model = lora.attach(model, config, start)
+    model = lora.attach(model, config, start, plan.steps)
     fused.fuse(model)
-    again = _recompute(model, plan, config.train.recompute, pad, job.device)
+    again = _recompute(model, plan, config.train.recompute if config.row.recompute else "off", pad, job.device)
 
     # a seeded choice: files are often sorted by what they are about
     some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
