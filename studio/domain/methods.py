@@ -81,7 +81,7 @@ METHODS: dict[str, Method] = {
                 "tinit": steps // 10,
                 "deltaT": max(1, steps // 100),
             },
-            learning_rate=4e-4,
+            learning_rate=2e-3,
         ),
         Method(
             "oft",
@@ -93,7 +93,7 @@ METHODS: dict[str, Method] = {
         Method(
             "miss",
             "MiSS",
-            "One matrix a layer where LoRA has two: a little less memory, about as good.",
+            "One matrix a layer where LoRA has two, about as good: a second try where LoRA does not get there.",
             peft="MISS",
             knobs={"rank": "r", "dropout": "miss_dropout", "targets": "target_modules"},
             rank=64,
@@ -101,16 +101,16 @@ METHODS: dict[str, Method] = {
         Method(
             "vera",
             "VeRA",
-            "A tenth of LoRA's weights: two vectors a layer, around matrices drawn once. For many small adapters.",
+            "A twentieth of LoRA's weights: two vectors a layer, around matrices drawn once. For many small adapters.",
             peft="VERA",
             knobs={"rank": "r", "dropout": "vera_dropout", "targets": "target_modules"},
             rank=256,
-            learning_rate=2e-3,
+            learning_rate=8e-3,
         ),
         Method(
             "ia3",
             "IA³",
-            "The smallest: one number for each output of a layer. For a tone or a format, from few examples.",
+            "Tiny: one number for each output of a layer. For a tone or a format, from few examples.",
             peft="IA3",
             knobs={"targets": "target_modules"},
             # Scaling what the up-projection says is scaling what the down-projection hears: none needs its own rule.
@@ -134,7 +134,7 @@ METHODS: dict[str, Method] = {
             peft="PREFIX_TUNING",
             knobs={"virtual_tokens": "num_virtual_tokens"},
             fixed={"init_weights": "zero"},
-            learning_rate=4e-3,
+            learning_rate=8e-3,
             packing=False,
             recompute=False,
         ),
