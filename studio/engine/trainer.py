@@ -14,8 +14,9 @@ from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
 from studio.engine import checkpoints, loss, memory, models
+from studio.engine.lanes import Lanes
 from studio.engine.report import Reporter, Wishes
-from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch
+from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch, spread
 from studio.engine.samples import Samples
 
 LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer one is left and done again
@@ -24,8 +25,11 @@ LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer 
 class Steps:
     """Item i holds the batches of optimizer step i. Passes are shuffled by the seed alone, any can be rebuilt."""
 
-    def __init__(self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None) -> None:
+    def __init__(
+        self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None, lanes: int = 1
+    ) -> None:
         self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
+        self.lanes = lanes
         self.per_pass = math.ceil(len(table) / per_step)
 
     def __len__(self) -> int:
@@ -35,13 +39,14 @@ class Steps:
         turn, index = divmod(step, self.per_pass)
         order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
         chosen = order[index * self.per_step : (index + 1) * self.per_step]
-        return batches(self.rows[chosen], self.size, self.pad)
+        return batches(self.rows[chosen], self.size, self.pad, self.lanes)
 
 
-def batches(rows: Sequence[Row], size: int, pad: int | None) -> list[dict[str, Any]]:
-    """Cut rows into batches of at most `size` tokens: packed, or padded with token `pad` and sorted by length."""
+def batches(rows: Sequence[Row], size: int, pad: int | None, lanes: int = 1) -> list[dict[str, Any]]:
+    """Cut rows into batches with at most `size` tokens in all lanes at once: packed, or padded and sorted by length."""
     if pad is None:
-        return [packed_batch(group) for group in pack(rows, size)]
+        return [packed_batch(group) for group in (spread(rows, size, lanes) if lanes > 1 else pack(rows, size))]
+    size //= lanes
     groups: list[list[Row]] = []
     for row in sorted(rows, key=len, reverse=True):
         if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= size:
@@ -116,6 +121,7 @@ class Trainer:
         self.model, self.optimizer, self.steps, self.config = model, optimizer, steps, config
         self.every, self.held, self.samples = every, held, samples
         self.reporter, self.wishes, self.keeper = reporter, wishes, keeper
+        self.lanes = Lanes(steps.lanes)
         self.state = State(steps.size)
         self.device = next(model.parameters()).device
         self.weights = [value for value in model.parameters() if value.requires_grad]
@@ -211,14 +217,22 @@ class Trainer:
         """One optimizer step over the batches: return its loss, gradient norm and learning rate."""
         train, state = self.config.train, self.state
         self.model.train()
-        labelled, begin = sum(map(labels_in, parts)), time.monotonic()
-        total = torch.zeros((), device=self.device)
-        for done, batch in enumerate(parts):
+        labelled, begin, done = sum(map(labels_in, parts)), time.monotonic(), 0
+
+        def gradients(batch: dict[str, Any]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+            """Loss and gradients of one batch; the latter are added in order, whichever lane was first."""
             if done and (time.monotonic() - begin) / done * (len(parts) - done) > LONG and self.wishes.pause():
                 raise Left
             value = loss_of(self.model, batch, self.device, train.label_smoothing) / labelled
-            value.backward()
-            total += value.detach()
+            return value.detach(), torch.autograd.grad(value, self.weights, allow_unused=True)
+
+        total = torch.zeros((), device=self.device)
+        for value, its in self.lanes.map(gradients, parts):
+            for weight, gradient in zip(self.weights, its, strict=True):
+                if gradient is not None:
+                    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+            total += value
+            done += 1
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, train.max_grad_norm))
         result = float(total)
         if not math.isfinite(result) or not math.isfinite(norm):
@@ -266,16 +280,17 @@ class Trainer:
                 )
             )
 
-    @torch.no_grad()
     def _held_out_loss(self) -> float:
         """Mean loss over all labelled tokens of the held-out batches."""
         self.model.eval()
-        total = 0.0
-        for batch in self.held:
+
+        @torch.no_grad()
+        def measured(batch: dict[str, Any]) -> float:
             if self.wishes.pause():
                 raise Left
-            total += float(loss_of(self.model, batch, self.device))
-        return total / max(1, sum(map(labels_in, self.held)))
+            return float(loss_of(self.model, batch, self.device))
+
+        return sum(self.lanes.map(measured, self.held)) / max(1, sum(map(labels_in, self.held)))
 
     def _save_due(self) -> bool:
         plan, state = self.config.checkpoint, self.state
