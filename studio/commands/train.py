@@ -23,6 +23,7 @@ from studio.commands.common import (
     say,
 )
 from studio.domain.events import AnyEvent, Evaluated, Phase, Started, Step, Warned
+from studio.domain.methods import METHODS
 from studio.domain.words import count, duration, interval, plural, run_title, short
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def train(
     model: Annotated[str | None, typer.Option(help="`starter`, a Hub id, a folder or a .gguf file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A data file, or the id of a data set.")] = None,
     map: Map = None,
-    method: Annotated[str | None, typer.Option(help="lora, rslora, dora, pissa or qlora.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the adapter.")] = None,

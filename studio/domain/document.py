@@ -26,7 +26,7 @@ def explain(error: ValidationError) -> str:
         # union branches add parts such as 'constrained-int' or "literal['auto']" to the path
         keys = [str(part) for part in item["loc"] if str(part).isidentifier() and part not in ("int", "float", "str")]
         name = ".".join(keys) or "configuration"
-        sentence = f"{name}: {item['msg'].removeprefix('Value error, ')}"
+        sentence = f"{name}: {item['msg'].removeprefix('Value error, ').rstrip('.')}"
         if sentence not in sentences:
             sentences.append(sentence)
     return "; ".join(sentences) + "."

@@ -36,7 +36,7 @@ def make_plan(job: Job, template: str) -> Plan:
         tokens.tokenise(job.tokenizer, data / name, template, partial(reporter.phase, words, unit="examples"))
         for name, words in (("train.jsonl", "Reading the examples"), ("eval.jsonl", "Reading the held-out examples"))
     )
-    context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000)
+    context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000) - config.virtual_tokens
     longest = int(rows.lengths.max(initial=1))
     limit = min(context, longest) if config.data.max_length == "auto" else config.data.max_length
     over = "split" if job.lineage["dataset"]["kind"] == "text" else config.data.over_length

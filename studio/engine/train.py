@@ -67,21 +67,21 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
     model: Any = models.load_base(job.base, config.quantization, job.dtype, job.device)
-    packed = config.train.packing != "off" and attention.packable(model.config)
+    known = attention.packable(model.config)
+    packed = config.train.packing != "off" and known and config.row.packing
     if packed:
         model.set_attn_implementation(attention.NAME)
     elif config.train.packing != "off":
-        reporter.emit(
-            events.Warned(words=f"Rows of {model.config.model_type} models cannot be packed; they are padded.")
-        )
+        what = config.row.title if known else f"{model.config.model_type} models"
+        reporter.emit(events.Warned(words=f"Rows cannot be packed with {what}; they are padded, which is slower."))
     pad = None if packed else int(job.tokenizer.pad_token_id or 0)
     if config.quantization != "none":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     reporter.phase("Adding the adapter")
     start = job.directory / "start"
-    model = lora.attach(model, config, start)
+    model = lora.attach(model, config, start, plan.steps)
     fused.fuse(model)
-    again = _recompute(model, plan, config.train.recompute, pad, job.device)
+    again = _recompute(model, plan, config.train.recompute if config.row.recompute else "off", pad, job.device)
     trainer = _trainer(job, plan, model, pad, wishes)
     resumed = _resume(trainer, reporter)
     reporter.emit(

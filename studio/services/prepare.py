@@ -108,5 +108,5 @@ class Preparation:
 def _room(config: TrainingConfig, model: Model, dataset: Dataset) -> int:
     """Return roughly the bytes a run takes: the adapter three times over, the cached tokens, logs."""
     width = (10 * max(model.parameters, 1)) ** (1 / 3)  # of the hidden states, as models of this size usually have it
-    adapter = 6 * model.parameters * config.method.rank / width  # 4 bytes a number, 1.5 numbers a row, rank and column
+    adapter = 6 * model.parameters * config.rank / width  # 4 bytes a number, 1.5 numbers a row, rank and column
     return int(3 * adapter + 2 * (Path(dataset.path) / "train.jsonl").stat().st_size + 100e6)
