@@ -189,7 +189,12 @@ class EvaluateConfig(Group):
     ] = "auto"
     early_stopping: Annotated[
         int,
-        Field(title="Early stop", description="End after this many checks without progress. 0: never.", ge=0, le=100),
+        Field(
+            title="Early stop",
+            description="End when the held-out loss was worse at this many checks in a row. 0: never.",
+            ge=0,
+            le=100,
+        ),
     ] = 3
     answers: Annotated[
         int,

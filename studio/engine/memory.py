@@ -2,6 +2,7 @@
 
 import gc
 import math
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from studio.engine import loss
 from studio.engine.rows import Table, packed_batch, padded_batch
 
+CGROUP = Path("/sys/fs/cgroup")
 PROBE = 128  # tokens of the row that is measured
 SHARE = 0.8  # of the free memory that activations may take; gradients, the head's chunk and others want room too
 
@@ -74,3 +76,21 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def share_in_use(device: torch.device) -> float:
+    """Share of the card's or the machine's memory that is taken; in a container, of what it may have (cgroup v2)."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return 1 - (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)) / total
+    machine = psutil.virtual_memory()
+    share = 1 - machine.available / machine.total
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((CGROUP / "memory.current").read_text())
+            stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+            share = max(share, (used - int(stat.get("inactive_file", 0))) / int(limit))
+    except (OSError, ValueError):  # no such limit here
+        pass
+    return share

@@ -153,6 +153,8 @@ def spread(rows: Sequence[Row], size: int, lanes: int) -> list[list[Row]]:
     The longest row goes first, each to the batch that has least (longest processing time first, Graham 1969). A row
     longer than a lane's part stands alone.
     """
+    if not rows:
+        return []
     each = max(size // lanes, max(map(len, rows)))
     rounds = -(-sum(map(len, rows)) // (each * lanes))
     while True:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,27 +85,21 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     fused.fuse(model)
     again, number = _fit(model, plan, config.train.recompute if config.row.recompute else "off", pad, job.device)
     trainer = _trainer(job, plan, model, pad, number, wishes)
-    resumed = _resume(trainer, reporter)
-    reporter.emit(
-        events.Started(
-            steps=plan.steps,
-            rows=len(plan.rows),
-            eval_rows=len(plan.held),
-            tokens_per_epoch=plan.rows.tokens,
-            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "processor",
-            precision=job.precision,
-            resumed_from=resumed,
-            settings={
-                "packed": packed,
-                "max_length": plan.limit,
-                "effective_rows": plan.per_step,
-                "learning_rate": plan.rate,
-                "recomputed_layers": again,
-                "batches_at_once": number,
-            },
-        )
+    trainer.announce = partial(
+        _announce,
+        job,
+        plan,
+        model,
+        {
+            "packed": packed,
+            "max_length": plan.limit,
+            "effective_rows": plan.per_step,
+            "learning_rate": plan.rate,
+            "recomputed_layers": again,
+            "batches_at_once": number,
+        },
     )
+    trainer.announce(_resume(trainer, reporter))
     try:
         trainer.run()
     except checkpoints.NoRoom as error:
@@ -122,6 +117,23 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
         written = lora.save(model, config, job.directory / "adapter", start, facts, name)
         reporter.emit(events.Saved(step=kept, path="adapter", bytes=written))
     return Done(trainer.state, trainer.ended)
+
+
+def _announce(job: Job, plan: Plan, model: Any, settings: dict[str, Any], resumed_from: int | None) -> None:
+    """Tell the plan, at the beginning and whenever it goes on after an earlier step."""
+    job.reporter.emit(
+        events.Started(
+            steps=plan.steps,
+            rows=len(plan.rows),
+            eval_rows=len(plan.held),
+            tokens_per_epoch=plan.rows.tokens,
+            trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "processor",
+            precision=job.precision,
+            resumed_from=resumed_from,
+            settings=settings,
+        )
+    )
 
 
 def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, number: int, wishes: Wishes) -> Trainer:
@@ -165,6 +177,8 @@ def _resume(trainer: Trainer, reporter: Reporter) -> int | None:
         return None
     reporter.phase("Going on where it was")
     trainer.load(found)
+    with open(reporter.path, "rb") as file:
+        trainer.remember(map(events.parse, file))
     return trainer.state.step
 
 

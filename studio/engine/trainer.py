@@ -2,10 +2,10 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
 from studio.engine import checkpoints, loss, memory, models
+from studio.engine.guard import Decision, Guard
+from studio.engine.history import History
 from studio.engine.lanes import Lanes
 from studio.engine.report import Reporter, Wishes
 from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch, spread
@@ -95,7 +97,6 @@ class State:
     checked: int = -1  # the step whose held-out loss was measured last
     best: float | None = None  # held-out loss
     best_step: int = 0
-    without_progress: int = 0
 
 
 class Left(Exception):
@@ -122,6 +123,10 @@ class Trainer:
         self.every, self.held, self.samples = every, held, samples
         self.reporter, self.wishes, self.keeper = reporter, wishes, keeper
         self.lanes = Lanes(steps.lanes)
+        self.announce: Callable[[int | None], None] = lambda resumed_from: None
+        self.guard = Guard(config.guard)
+        planned = max(group["lr"] for group in optimizer.param_groups)
+        self.history = History(planned, steps.size, config.evaluate.early_stopping)
         self.state = State(steps.size)
         self.device = next(model.parameters()).device
         self.weights = [value for value in model.parameters() if value.requires_grad]
@@ -140,6 +145,19 @@ class Trainer:
             if group.get("planned_lr", rate) != rate:  # the user chose another one
                 group["planned_lr"], self.state.slower = rate, 1.0
         self.saved = time.monotonic()
+        self._in_force()
+
+    def remember(self, told: Iterable[events.AnyEvent | None]) -> None:
+        """Take the history of a resumed run from its events."""
+        for event in told:
+            if event is not None:
+                self.history.follow(event)
+        self.history.back(self.state.step)
+
+    def _in_force(self) -> None:
+        """Let the guard know which settings are in force."""
+        planned = max(group.get("planned_lr", group["lr"]) for group in self.optimizer.param_groups)
+        self.history.learning_rate, self.history.batch_tokens = planned * self.state.slower, self.steps.size
 
     def run(self) -> None:
         """Train until the last step, or until asked to end."""
@@ -176,6 +194,17 @@ class Trainer:
             return
         seconds = time.monotonic() - begin
         counted = sum(map(real_tokens, parts))
+        share = memory.share_in_use(self.device)
+        self.history.step(state.step + 1, value, norm, rate, share)
+        if not math.isfinite(value) or not math.isfinite(norm):
+            self.optimizer.zero_grad()
+            self._obey(self.guard.look(self.history))
+            if not self.ended and self.history.last > state.step:  # it was only to be told
+                raise EngineError(
+                    f"The loss is no number any more at step {state.step + 1}.",
+                    "Resume with a learning rate three times lower.",
+                )
+            return
         state.step += 1
         state.tokens += counted
         state.train_seconds += seconds
@@ -191,6 +220,51 @@ class Trainer:
                 memory_bytes=models.memory_bytes(self.device),
             )
         )
+        self._obey(self.guard.look(self.history))
+
+    def _obey(self, decisions: list[Decision]) -> None:
+        """Tell what the guard saw, and do what is to be done about it."""
+        for decision in decisions:
+            finding, action = decision.finding, decision.action
+            did: Literal["told", "paused", "acted"] = (
+                "told" if action == "tell" else "paused" if action == "pause" else "acted"
+            )
+            self.reporter.emit(
+                events.Warned(
+                    words=finding.words,
+                    hint=finding.hint,
+                    step=self.state.step,
+                    rule=finding.rule,
+                    did=did,
+                    edit=finding.edit,
+                )
+            )
+            if action == "shrink":
+                self._take(self.steps.size // 2)
+            elif action == "end":
+                self.ended = "early"
+            elif action == "back":
+                self._back(finding.since)
+                self.state.slower /= 3
+                self._in_force()
+                self.announce(self.state.step)
+            elif action == "pause":
+                if finding.since < self.state.step or finding.rule == "invalid":
+                    self._back(finding.since)
+                raise Left
+
+    def _back(self, step: int) -> None:
+        """Return to the newest checkpoint not after a step, or the oldest there is."""
+        there = sorted(self.keeper.steps())
+        good = [each for each in there if each <= step] or there[:1]
+        self.load(self.keeper.folder / f"step-{good[-1]}")
+        self.history.back(self.state.step)
+
+    def _take(self, size: int) -> None:
+        """Take so many tokens at once from now on."""
+        self.steps.size = self.state.size = size
+        self._in_force()
+        memory.give_back(self.device)
 
     def _shrink(self, parts: list[dict[str, Any]], error: BaseException) -> None:
         """Take half as many tokens at once: the same result in more, smaller pieces."""
@@ -200,8 +274,7 @@ class Trainer:
                 f"The memory is not enough for one example of {max(map(real_tokens, parts)):,} tokens at a time.",
                 "Resume with train.recompute on, shorten data.max_length, or choose QLoRA or a smaller model.",
             ) from error
-        self.steps.size = self.state.size = before // 2
-        memory.give_back(self.device)
+        self._take(before // 2)
         self.reporter.emit(
             events.Warned(
                 words=f"The memory was not enough for {before:,} tokens at once; it goes on with {before // 2:,}.",
@@ -235,18 +308,15 @@ class Trainer:
             done += 1
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, train.max_grad_norm))
         result = float(total)
-        if not math.isfinite(result) or not math.isfinite(norm):
-            raise EngineError(
-                f"The loss is no number any more at step {state.step + 1}.",
-                "Start again with a learning rate three times lower.",
-            )
         share = schedule(train.schedule, train.warmup, self.steps.total, state.step) * state.slower
         for group in self.optimizer.param_groups:
             group.setdefault("planned_lr", group["lr"])
             group["lr"] = group["planned_lr"] * share
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return result, norm, max(group["lr"] for group in self.optimizer.param_groups)
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        if math.isfinite(result) and math.isfinite(norm):  # else the weights stay what they are
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return result, norm, rate
 
     def _check_due(self) -> bool:
         step = self.state.step
@@ -260,25 +330,15 @@ class Trainer:
         best = state.best is None or value < state.best
         state.checked = step
         if best:
-            state.best, state.best_step, state.without_progress = value, step, 0
-        elif step:
-            state.without_progress += 1
+            state.best, state.best_step = value, step
         self.reporter.emit(events.Evaluated(step=step, loss=value, best=best))
         answers = self.samples.ask(self.model)
         if answers:
             self.reporter.emit(events.Sampled(step=step, answers=answers))
         if best:
             self.save()
-        patience = self.config.evaluate.early_stopping
-        if patience and state.without_progress >= patience and step < self.steps.total:
-            self.ended = "early"
-            self.reporter.emit(
-                events.Warned(
-                    words=f"No progress on the held-out rows since step {state.best_step}; training ends here.",
-                    hint=f"The adapter of step {state.best_step} is kept.",
-                    step=step,
-                )
-            )
+        self.history.check(step, value)
+        self._obey(self.guard.look(self.history))
 
     def _held_out_loss(self) -> float:
         """Mean loss over all labelled tokens of the held-out batches."""

@@ -40,7 +40,7 @@ DEFAULTS = {
     "train.optimizer": "Adapters are small; 8 bits would save little.",
     "train.max_grad_norm": "One odd example cannot throw the run off course.",
     "train.seed": "Any number does; the same one repeats the run.",
-    "evaluate.early_stopping": "Three checks without progress are more than chance.",
+    "evaluate.early_stopping": "Three worse checks in a row are more than chance.",
     "evaluate.answers": "Enough answers for a verdict, few enough to wait for.",
     "evaluate.samples": "Two answers at each check show how the model changes, for little time.",
     "evaluate.prompts": "Held-out questions are asked; add what you care about.",

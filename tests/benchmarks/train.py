@@ -1,7 +1,8 @@
-"""Training speed and memory against transformers' Trainer and TRL: `python -m tests.benchmarks.train ROWS.jsonl`.
+"""Training speed and memory against Trainer, TRL and Unsloth: `python -m tests.benchmarks.train ROWS.jsonl`.
 
 ROWS.jsonl holds {"question", "answer"} rows, such as GSM8K's. The same rows, rank, targets and rate; each in a process
-of its own, in turn; medians. TRL is installed into an environment of its own the first time.
+of its own, in turn; medians. TRL and Unsloth are installed into environments of their own the first time. With
+`--seeds 3` each trains with three seeds, which set the order of the rows too, and the losses are compared.
 """
 
 import argparse
@@ -18,35 +19,51 @@ from studio.services.models import Models
 from studio.storage.paths import Home
 
 ROOT = Path(__file__).parents[2]
-TRL = "trl==1.16.0"
+OURS = "PEFT Studio"
+TESTED = ("-c", str(ROOT / "build" / "constraints.txt"))  # the versions the studio is tested with
+# Unsloth wants older versions, and by itself would bring a torch for graphics cards.
+PEERS = {
+    "trainer": ("", [*TESTED, "trl==1.16.0", "torch", "transformers", "peft", "accelerate", "datasets"]),
+    "trl": ("", []),
+    "unsloth": (
+        "-unsloth",
+        ["torch==2.13.0", "unsloth==2026.10.9", "transformers==5.17.0", "trl==1.15.0", "datasets<5"],
+    ),
+}
+NAMES = {"ours": OURS, "trainer": "Trainer, bf16, padded", "trl": "TRL", "unsloth": "Unsloth"}
+LAST = 4  # the last quarter of the steps says how it ended
 
 
-def environment(folder: Path) -> Path:
-    """Return the Python of an environment with TRL and the tested versions of everything else."""
-    python = folder / "bin" / "python"
+def environment(folder: Path, peer: str) -> Path:
+    """Return the Python of the environment a peer runs in."""
+    suffix, packages = PEERS[peer]
+    python = folder.with_name(folder.name + suffix) / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        constraints = str(ROOT / "build" / "constraints.txt")
-        packages = [TRL, "torch", "transformers", "peft", "accelerate", "datasets"]
-        subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, *packages], check=True)
+        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     return python
 
 
-def peer(python: Path, kind: str, model: str, rows: Path, folder: Path) -> dict[str, Any]:
+def peer(python: Path, kind: str, model: str, rows: Path, folder: Path, seed: int) -> dict[str, Any]:
     script = str(Path(__file__).with_name("train_peers.py"))
-    done = subprocess.run(
-        [str(python), script, kind, model, str(rows)], cwd=folder, capture_output=True, text=True, check=False
-    )
+    command = [str(python), script, kind, model, str(rows), str(seed)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not found:
         raise SystemExit(f"{kind} failed:\n{done.stderr[-2000:]}")
     return json.loads(found[0].removeprefix("RESULT "))
 
 
-def ours(home: Path, rows: Path) -> dict[str, Any]:
+def ours(home: Path, rows: Path, seed: int, precision: str = "bf16") -> dict[str, Any]:
     """Train on the command line, as a user does: no held-out rows, one pass in steps of 16."""
     wanted = ["data.eval_fraction=0", "method.rank=16", "train.learning_rate=2e-4", "train.effective_rows=16"]
-    wanted += ["train.epochs=1", "train.precision=bf16", "train.schedule=linear", "train.warmup=0"]
+    wanted += [
+        "train.epochs=1",
+        f"train.precision={precision}",
+        f"train.seed={seed}",
+        "train.schedule=linear",
+        "train.warmup=0",
+    ]
     command = [sys.executable, "-m", "studio.cli", "train", "--model", "starter", "--dataset", str(rows), "--json"]
     for value in wanted:
         command += ["--set", value]
@@ -70,29 +87,47 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--count", type=int, default=32, help="rows trained on")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=0, help="compare losses over so many seeds instead of speed")
+    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--environment", type=Path, default=Path.home() / ".cache" / "peft-studio-benchmark")
     options = parser.parse_args()
-    python = environment(options.environment)
-    results: dict[str, list[dict[str, Any]]] = {"PEFT Studio": [], "Trainer, bf16, padded": [], "TRL": []}
+    pythons = {name: environment(options.environment, name) for name in options.peers}
+    kinds = ["ours", *(["fp32"] if options.seeds else []), *options.peers]
+    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         home = Home(folder / "home").prepare()
         model = Models(home).fetch_starter().path
-        lines = options.rows.read_text(encoding="utf-8").splitlines()[: options.count]
-        turns = (("user", "question"), ("assistant", "answer"))
-        talk = [
-            {"messages": [{"role": role, "content": row[key]} for role, key in turns]} for row in map(json.loads, lines)
-        ]
-        rows = folder / "rows.jsonl"
-        rows.write_text("".join(json.dumps(row) + "\n" for row in talk), encoding="utf-8")
-        for _ in range(options.repeat):
-            results["PEFT Studio"].append(ours(home.root, rows))
-            results["Trainer, bf16, padded"].append(peer(python, "trainer", model, rows, folder))
-            results["TRL"].append(peer(python, "trl", model, rows, folder))
-            print(json.dumps({name: found[-1] for name, found in results.items()}), file=sys.stderr)
-    print("| | tokens/s | ratio | peak memory, GB | ratio | losses |\n| --- | --- | --- | --- | --- | --- |")
-    mine = results["PEFT Studio"]
-    for name, found in results.items():
+        rows = _rows(options.rows, options.count, folder)
+        for turn in range(options.seeds or options.repeat):
+            seed = 42 + (turn if options.seeds else 0)
+            for kind in kinds:
+                if kind in ("ours", "fp32"):
+                    made = ours(home.root, rows, seed, "fp32" if kind == "fp32" else "bf16")
+                else:
+                    made = peer(pythons[kind], kind, model, rows, folder, seed)
+                results[kind].append(made)
+                print(json.dumps({kind: made}), file=sys.stderr)
+    _losses(results) if options.seeds else _speeds(results)
+
+
+def _rows(path: Path, count: int, folder: Path) -> Path:
+    """Write the first rows as conversations."""
+    turns = (("user", "question"), ("assistant", "answer"))
+    lines = path.read_text(encoding="utf-8").splitlines()[:count]
+    talk = [
+        {"messages": [{"role": role, "content": row[key]} for role, key in turns]} for row in map(json.loads, lines)
+    ]
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in talk), encoding="utf-8")
+    return rows
+
+
+def _speeds(results: dict[str, list[dict[str, Any]]]) -> None:
+    print("| | tokens/s | ours, times as fast | peak memory, GB | ours, as a share | losses |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    mine = results["ours"]
+    for kind, found in results.items():
         speed = statistics.median(each["tokens"] / each["seconds"] for each in found)
         pairs = zip(mine, found, strict=True)
         ratio = statistics.median(
@@ -101,7 +136,25 @@ def main() -> None:
         memory = statistics.median(each["memory"] for each in found)
         part = statistics.median(each["memory"] for each in mine) / memory
         losses = ", ".join(f"{loss:.3f}" for loss in found[0]["losses"])
-        print(f"| {name} | {speed:.0f} | {ratio:.2f} | {memory / 1e9:.1f} | {part:.2f} | {losses} |")
+        print(f"| {NAMES[kind]} | {speed:.0f} | {ratio:.2f} | {memory / 1e9:.2f} | {part:.2f} | {losses} |")
+
+
+def _losses(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Within noise: the means differ by less than twice the standard error of their difference over the seeds."""
+    ends = {
+        kind: [statistics.fmean(each["losses"][-max(1, len(each["losses"]) // LAST) :]) for each in found]
+        for kind, found in results.items()
+    }
+    print("| | loss of the last quarter, by seed | mean | difference to ours | within noise |")
+    print("| --- | --- | --- | --- | --- |")
+    mine = ends["ours"]
+    for kind, values in ends.items():
+        difference = statistics.fmean(values) - statistics.fmean(mine)
+        error = sum(statistics.variance(each) / len(each) for each in (values, mine)) ** 0.5
+        named = NAMES.get(kind, f"{OURS}, fp32")
+        each = ", ".join(f"{value:.4f}" for value in values)
+        within = "" if kind == "ours" else "yes" if abs(difference) < 2 * error else "no"
+        print(f"| {named} | {each} | {statistics.fmean(values):.4f} | {difference:+.4f} | {within} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A peer's training of the same rows: `python train_peers.py trainer|trl MODEL ROWS.jsonl`; prints one JSON line."""
+"""A peer's training of the same rows: `train_peers.py trainer|trl|unsloth MODEL ROWS.jsonl SEED`; one JSON line."""
 
 import json
 import resource
@@ -6,11 +6,14 @@ import sys
 import time
 from typing import Any
 
-RANK, RATE, SEED, MICRO, ACCUMULATE = 16, 2e-4, 42, 8, 2
+RANK, RATE, MICRO, ACCUMULATE = 16, 2e-4, 8, 2
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def main(peer: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
     """Train one pass over the rows in steps of 16; return tokens, seconds in steps, peak memory and losses."""
+    if peer == "unsloth":
+        from unsloth import FastLanguageModel  # before transformers, which it changes
     import torch
     from peft import LoraConfig
     from transformers import AutoTokenizer, TrainerCallback
@@ -35,7 +38,7 @@ def main(peer: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "per_device_train_batch_size": MICRO,
         "gradient_accumulation_steps": ACCUMULATE,
         "learning_rate": RATE,
-        "seed": SEED,
+        "seed": seed,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
@@ -46,12 +49,25 @@ def main(peer: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True)["input_ids"] for row in rows
     ]
     whole = [tokenizer.apply_chat_template(row["messages"])["input_ids"] for row in rows]
-    if peer == "trl":
+    if peer == "unsloth":
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        base, its = FastLanguageModel.from_pretrained(model, max_seq_length=2048, load_in_4bit=False)
+        base = FastLanguageModel.get_peft_model(
+            base, r=RANK, lora_alpha=2 * RANK, lora_dropout=0, target_modules=LINEAR, random_state=seed
+        )
+        data = Dataset.from_list([{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in rows])
+        del common["use_cpu"]
+        trainer: Any = SFTTrainer(
+            model=base, processing_class=its, args=SFTConfig(**common), train_dataset=data, callbacks=[clock]
+        )
+    elif peer == "trl":
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
         data = Dataset.from_list([{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in rows])
-        trainer: Any = SFTTrainer(
+        trainer = SFTTrainer(
             model, args=SFTConfig(**common), train_dataset=data, peft_config=adapter, callbacks=[clock]
         )
     else:
@@ -81,4 +97,7 @@ def main(peer: str, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     with open(sys.argv[3], encoding="utf-8") as file:
-        print("RESULT " + json.dumps(main(sys.argv[1], sys.argv[2], [json.loads(line) for line in file])))
+        print(
+            "RESULT "
+            + json.dumps(main(sys.argv[1], sys.argv[2], [json.loads(line) for line in file], int(sys.argv[4])))
+        )
