@@ -7,7 +7,7 @@ import psutil
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from studio.engine import loss
+from studio.engine import loss, parallel
 from studio.engine.rows import Table, packed_batch, padded_batch
 
 PROBE = 128  # tokens of the row that is measured
@@ -41,7 +41,10 @@ def saved_per_token(model: Any, rows: Table, pad: int | None) -> float:
 
 
 def free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Of the card, or of the machine, as a process's part."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // parallel.size()
 
 
 def layers_to_recompute(per_token: float, tokens: int, layers: int, free: int) -> int:

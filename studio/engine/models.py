@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from studio.domain.errors import ModelError
-from studio.engine import gate
+from studio.engine import gate, parallel
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -102,7 +102,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def use_all_cores() -> None:
     """One thread a physical core: hyperthreads only get in each other's way in matrix products."""
-    torch.set_num_threads(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1)
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // parallel.size()))
 
 
 def convert(gguf: Path, out: Path) -> None:

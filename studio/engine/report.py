@@ -11,12 +11,14 @@ import psutil
 
 from studio.domain import events
 
+MEETING = "PEFT_STUDIO_MEETING"  # in a run of several processes, the file where they meet; only such a process has it
+
 
 class Reporter:
-    """Appends events to `events.jsonl` of one directory; the only writer of that file."""
+    """Appends events to `events.jsonl` of one directory; the only writer of that file. A silent one writes nothing."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, silent: bool = False) -> None:
+        self.directory, self.silent = directory, silent
         self.path = directory / "events.jsonl"
         self.seq = self._mend()
         self.begin = time.monotonic()
@@ -34,6 +36,8 @@ class Reporter:
 
     def emit(self, event: events.Event) -> None:
         """Write one event, numbered and timed."""
+        if self.silent:
+            return
         event.seq, self.seq = self.seq, self.seq + 1
         event.time = datetime.now(UTC).isoformat(timespec="milliseconds")
         event.elapsed = round(time.monotonic() - self.begin, 3)

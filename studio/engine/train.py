@@ -20,7 +20,7 @@ from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.document import from_document
 from studio.domain.errors import DataError
-from studio.engine import attention, evaluate, fused, gate, lora, memory, models, tokens
+from studio.engine import attention, evaluate, fused, gate, lora, memory, models, parallel, tokens
 from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Table
 from studio.engine.trainer import Steps, StudioTrainer, Tell, batches
@@ -47,6 +47,11 @@ class Job:
         return Path(self.lineage["model"]["path"])
 
     @property
+    def shared(self) -> bool:
+        """Whether each process holds only its part of the base."""
+        return self.config.hardware.sharding == "fsdp" and parallel.size() > 1
+
+    @property
     def precision(self) -> str:
         return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
@@ -70,9 +75,10 @@ def run(directory: Path, reporter: Reporter) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
     lineage = json.loads((directory / "lineage.json").read_text(encoding="utf-8"))
     config = from_document(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
+    device = models.pick_device(config.hardware.device)
+    parallel.join(device)
     models.use_all_cores()
     set_seed(config.train.seed)
-    device = models.pick_device(config.hardware.device)
     job = Job(
         directory,
         config,
@@ -83,11 +89,14 @@ def run(directory: Path, reporter: Reporter) -> None:
         models.load_tokenizer(Path(lineage["model"]["path"])),
     )
     template = tokens.template_of(job.tokenizer)
-    _extend_lineage(job, template)
-    plan = _plan(job, template)
-    tell = _train(job, plan, template, lambda: reporter.stop_asked() or bool(terminated))
+    with parallel.leader_first():
+        if parallel.leads():
+            _extend_lineage(job, template)
+        plan = _plan(job, template)
+    tell = _train(job, plan, template, parallel.agreed(lambda: reporter.stop_asked() or bool(terminated)))
     peak = models.peak_memory_bytes(device)
-    report = _compare(job, plan, tell) if len(plan.held) and tell.step else None
+    comparing = parallel.leads() or job.shared  # a base held in parts is asked by all together
+    report = _compare(job, plan, tell) if comparing and len(plan.held) and tell.step else None
     result = {
         "steps": tell.step,
         "real_tokens": tell.counted,
@@ -98,6 +107,7 @@ def run(directory: Path, reporter: Reporter) -> None:
         "eval": report,
     }
     reporter.emit(events.Finished(step=tell.step, stopped=tell.stopped, result=result))
+    parallel.leave()
 
 
 def _plan(job: Job, template: str) -> Plan:
@@ -147,7 +157,8 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     """Train and save the adapter; return what was told and counted."""
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
-    model: Any = models.load_base(job.base, config.quantization, job.dtype, job.device)
+    where = torch.device("cpu") if job.shared else job.device  # the parts go to the device
+    model: Any = models.load_base(job.base, config.quantization, job.dtype, where)
     packed = config.train.packing != "off" and attention.packable(model.config)
     if packed:
         model.set_attn_implementation(attention.NAME)
@@ -159,10 +170,12 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     if config.quantization != "none":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     reporter.phase("Adding the adapter")
-    start = job.directory / "start"
-    model = lora.attach(model, config, start)
+    model = lora.attach(model, config, job.directory / "start")
     fused.fuse(model)
-    again = _recompute(model, plan, config.train.recompute, pad, job.device)
+    per_token = memory.saved_per_token(model, plan.rows, pad) if config.train.recompute == "auto" else 0
+    if job.shared:
+        parallel.shard(model, memory.layers_of(model), job.device)
+    again = _recompute(model, plan, config.train.recompute, per_token, job.device)
 
     # a seeded choice: files are often sorted by what they are about
     some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
@@ -192,6 +205,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
         callbacks=[tell],
         optimizers=(lora.optimizer(model, config, plan.rate), None),
     )
+    trainer.args._n_gpu = 1  # on more cards it would split our batches as if they were rows
     trainer.schedule = (config.train.schedule, config.train.warmup)
     trainer.smoothing = config.train.label_smoothing
     trainer.pop_callback(PrinterCallback)
@@ -211,6 +225,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
                 "effective_rows": plan.per_step,
                 "learning_rate": plan.rate,
                 "recomputed_layers": again,
+                "processes": parallel.size(),
             },
         )
     )
@@ -221,23 +236,29 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
     else:
         trainer.train()
     kept = tell.keep_best()
-    reporter.phase("Saving the adapter")
-    name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
-    facts = _facts(job, plan, template, kept)
-    written = lora.save(model, config, job.directory / "adapter", start, facts, name)
-    reporter.emit(events.Saved(step=kept, path="adapter", bytes=written))
+    if parallel.leads():
+        _save(job, plan, template, kept, model)
+    parallel.wait()
     del tell.trainer  # and with it the model: the comparison loads the base afresh
     return tell
 
 
-def _recompute(model: Any, plan: Plan, wanted: str, pad: int | None, device: torch.device) -> int:
+def _save(job: Job, plan: Plan, template: str, step: int, model: Any) -> None:
+    job.reporter.phase("Saving the adapter")
+    name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
+    facts = _facts(job, plan, template, step)
+    written = lora.save(model, job.config, job.directory / "adapter", job.directory / "start", facts, name)
+    job.reporter.emit(events.Saved(step=step, path="adapter", bytes=written))
+
+
+def _recompute(model: Any, plan: Plan, wanted: str, per_token: float, device: torch.device) -> int:
     """Let as many layers be computed again as are asked for, or as the memory asks for; return how many."""
     layers = len(memory.layers_of(model))
     number = {"on": layers, "off": 0}.get(wanted)
     if number is None:
         longest = max(plan.size, int(plan.rows.lengths.max()))
-        per_token = memory.saved_per_token(model, plan.rows, pad)
         number = memory.layers_to_recompute(per_token, longest, layers, memory.free_bytes(device))
+        number = parallel.agree(number)
     memory.recompute(model, number)
     return number
 
@@ -282,7 +303,10 @@ def _compare(job: Job, plan: Plan, tell: Tell) -> dict[str, Any]:
         seed=job.config.train.seed,
         limit=plan.limit,
         phase=job.reporter.phase,
+        shared=job.shared,
     )
+    if not parallel.leads():
+        return report
     facts = json.loads((adapter / "studio.json").read_text(encoding="utf-8"))
     facts["metrics"] = {key: report[key] for key in ("rows", "answers", "base", "adapter", "difference", "verdict")}
     write_json(adapter / "studio.json", facts)

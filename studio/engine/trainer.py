@@ -13,13 +13,13 @@ from transformers import Trainer, TrainerCallback
 from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
-from studio.engine import loss, models
+from studio.engine import loss, models, parallel
 from studio.engine.report import Reporter
 from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch
 
 
 class Steps(torch.utils.data.Dataset):
-    """Item i holds the batches of optimizer step i. Passes are shuffled by the seed alone, any can be rebuilt."""
+    """Item i holds this process's batches of step i. Passes are shuffled by the seed alone, any can be rebuilt."""
 
     def __init__(self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None) -> None:
         self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
@@ -32,7 +32,8 @@ class Steps(torch.utils.data.Dataset):
         turn, index = divmod(step, self.per_pass)
         order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
         chosen = order[index * self.per_step : (index + 1) * self.per_step]
-        return batches(self.rows[chosen], self.size, self.pad)
+        mine = chosen[parallel.share(self.rows.lengths[chosen])]
+        return batches(self.rows[mine], self.size, self.pad)
 
 
 def batches(rows: Sequence[Row], size: int, pad: int | None) -> list[dict[str, Any]]:
@@ -75,19 +76,24 @@ class StudioTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         model.train()
-        labelled = sum(int((batch["labels"] != -100).sum()) for batch in inputs)
+        labelled, tokens = parallel.total(sum(map(labels_in, inputs)), sum(map(real_tokens, inputs)))
         total = torch.zeros((), device=self.args.device)
-        for batch in inputs:
+        for batch in parallel.even(inputs):
             value = loss_of(model, batch, self.args.device, self.smoothing) / labelled
             self.accelerator.backward(value)
             total += value.detach()
-        self.tokens_seen += sum(real_tokens(batch) for batch in inputs)
+        parallel.add([total, *(value.grad for value in model.parameters() if value.grad is not None)])
+        self.tokens_seen += int(tokens)
         return total
 
 
 def loss_of(model: Any, batch: dict[str, Any], device: torch.device, smoothing: float = 0.0) -> torch.Tensor:
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     return (loss.packed if "lengths" in moved else loss.padded)(model, moved, smoothing)
+
+
+def labels_in(batch: dict[str, Any]) -> int:
+    return int((batch["labels"] != -100).sum())
 
 
 def real_tokens(batch: dict[str, Any]) -> int:
@@ -98,8 +104,9 @@ def real_tokens(batch: dict[str, Any]) -> int:
 def held_out_loss(model: Any, parts: list[dict[str, Any]], device: torch.device) -> float:
     """Mean loss over all labelled tokens of the held-out batches."""
     model.eval()
-    total = sum(float(loss_of(model, batch, device)) for batch in parts)
-    return total / max(1, sum(int((batch["labels"] != -100).sum()) for batch in parts))
+    mine = [parts[i] for i in parallel.share([real_tokens(batch) for batch in parts])]
+    (total,) = parallel.total(sum(float(loss_of(model, batch, device)) for batch in parallel.even(mine)))
+    return total / max(1, sum(map(labels_in, parts)))
 
 
 class Tell(TrainerCallback):
