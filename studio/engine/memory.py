@@ -1,6 +1,9 @@
 """How much memory a step's activations take, and how many layers are computed again so that it fits."""
 
+import gc
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -63,3 +66,42 @@ def recompute(model: Any, number: int) -> None:
     model.get_base_model().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     for layer in layers_of(model)[number:]:
         layer.gradient_checkpointing = False
+
+
+class AllRanOut(MemoryError):
+    """The memory of one process of a run ran out, and all know it at the same moment."""
+
+
+@contextmanager
+def together(alone: bool) -> Iterator[None]:
+    """Let all processes of a run see that the memory of one ran out, so that all do the same about it.
+
+    `alone`: this process cannot wait for the others, as they cannot go on without it.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except (RuntimeError, MemoryError) as caught:
+        if alone or parallel.size() == 1 or not ran_out(caught):
+            raise
+        error = caught
+    if not alone and parallel.either(error is not None):
+        raise AllRanOut from error
+
+
+def mendable(error: BaseException) -> bool:
+    """Whether the memory ran out in a way that a step may be done again after."""
+    return isinstance(error, AllRanOut) or (parallel.size() == 1 and ran_out(error))
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether this error says that the memory, of the card or of the machine, was not enough."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate" in words
+
+
+def give_back(device: torch.device) -> None:
+    """Free what is held for later use."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

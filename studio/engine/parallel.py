@@ -1,7 +1,7 @@
 """Several processes for one run: started and watched, each with its share of the rows, their gradients added.
 
 Every process holds the adapter and the optimizer whole and makes the same step, so any of them can write what a single
-process would, and any number can go on from it. The Trainer, which knows of one process, is not told of the others.
+process would, and any number can go on from it.
 """
 
 import heapq
@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,14 +21,12 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-import yaml
 from torch import distributed as dist
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from studio.domain.document import from_document
-from studio.domain.errors import EngineError
+from studio.domain.errors import EngineError, StudioError
 from studio.domain.events import Failed
-from studio.engine.report import MEETING, Reporter
+from studio.engine.report import MEETING, Reporter, settings
 from studio.engine.rows import Row, padded_batch
 
 LAUNCHER = "PEFT_STUDIO_LAUNCHER"  # number of the process that started this one
@@ -39,7 +37,7 @@ IDLE = padded_batch([Row(np.zeros(1, np.int32), np.zeros(1, np.bool_))], 0)  # o
 
 def processes(directory: Path) -> int:
     """How many processes the run is to have."""
-    hardware = from_document(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))).hardware
+    hardware = settings(directory).hardware
     if hardware.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whoever is started from here sees none either
     cards, wanted = torch.cuda.device_count(), hardware.processes
@@ -64,7 +62,7 @@ def launch(directory: Path, number: int) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     begin = time.monotonic()
-    signal.signal(signal.SIGTERM, _pass_on)
+    signal.signal(signal.SIGTERM, _PassOn())
     with tempfile.TemporaryDirectory(prefix="peft-studio-") as folder:
         os.environ |= {MEETING: f"{folder}/workers", LAUNCHER: str(os.getpid())}
         os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
@@ -96,11 +94,18 @@ def launch(directory: Path, number: int) -> int:
     return 0
 
 
-def _pass_on(number: int, frame: Any) -> None:
-    """SIGTERM is for the processes to obey, at the end of their step."""
-    for child in psutil.Process().children():
-        with suppress(psutil.NoSuchProcess):
-            child.terminate()
+class _PassOn:
+    """SIGTERM is for the processes to obey, at the end of their step; a second one ends them at once."""
+
+    again = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                child.kill() if self.again else child.terminate()
+        if self.again:
+            os._exit(128 + number)
+        self.again = True
 
 
 def _why(failures: dict[int, Any], number: int) -> Failed:
@@ -136,15 +141,13 @@ def join(device: torch.device) -> None:
     if MEETING not in os.environ:
         return
     threading.Thread(target=_leave_with, args=(int(os.environ[LAUNCHER]),), daemon=True).start()
-    # taken away: accelerate and transformers would wrap the model and split the data once more
-    number, count = int(os.environ.pop("RANK")), int(os.environ.pop("WORLD_SIZE"))
-    os.environ.pop("LOCAL_RANK")
+    count = int(os.environ["WORLD_SIZE"])
     local = next(name for name, has in psutil.net_if_addrs().items() if any(a.address == "127.0.0.1" for a in has))
     os.environ |= {"GLOO_SOCKET_IFNAME": local, "NCCL_SOCKET_IFNAME": local}  # not heard outside this machine
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         store=dist.FileStore(os.environ[MEETING], count),
-        rank=number,
+        rank=int(os.environ["RANK"]),
         world_size=count,
         timeout=PATIENCE,
     )
@@ -181,8 +184,13 @@ def total(*numbers: float) -> list[float]:
 
 
 def agree(number: int) -> int:
-    """The largest number any process says: what one was asked, all do."""
+    """The largest number any process says."""
     return int(_reduced([number], dist.ReduceOp.MAX)[0])
+
+
+def either(asked: bool) -> bool:
+    """Whether any process says so: what one was asked, all do."""
+    return bool(agree(asked))
 
 
 def wait() -> None:
@@ -199,11 +207,6 @@ def _reduced(numbers: Sequence[float], how: Any) -> list[float]:
     return values.tolist()
 
 
-def agreed(asked: Callable[[], bool]) -> Callable[[], bool]:
-    """A question that every process asks at the same moment and gets the same answer to."""
-    return lambda: bool(agree(asked()))
-
-
 @contextmanager
 def leader_first() -> Iterator[None]:
     """Let one process make what the others then find."""
@@ -212,6 +215,18 @@ def leader_first() -> Iterator[None]:
     yield
     if leads():
         wait()
+
+
+@contextmanager
+def by_leader(foreseen: type[StudioError]) -> Iterator[bool]:
+    """Let one process do something for all; when it fails in the way foreseen, it fails so in all."""
+    error: StudioError | None = None
+    try:
+        yield leads()
+    except foreseen as caught:
+        error = caught
+    if either(error is not None):
+        raise error or foreseen("The process that writes the files could not.")
 
 
 def shares(lengths: Sequence[int] | np.ndarray, parts: int) -> list[np.ndarray]:
@@ -253,7 +268,7 @@ def shard(model: Any, layers: list[Any], device: torch.device) -> None:
     """
     if size() == 1:
         return
-    inner = model.get_base_model()
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     mesh = dist.init_device_mesh(device.type, (size(),))
     whole = {value for value in model.parameters() if value.requires_grad}
     for layer in layers:
@@ -263,3 +278,7 @@ def shard(model: Any, layers: list[Any], device: torch.device) -> None:
     inner._is_fsdp_managed_module = True  # transformers: answer until all processes have answered
     if device.type != "cpu":
         model.to(device)
+
+
+def sharded(model: torch.nn.Module) -> bool:
+    return any(isinstance(module, FSDPModule) for module in model.modules())

@@ -1,15 +1,21 @@
-"""What an engine leaves in its directory: events, its process, the word to stop."""
+"""What an engine leaves in its directory, and finds there: events, its process, settings, wishes of the studio."""
 
+import errno
 import json
 import os
+import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from studio.domain import events
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document, with_edit
 
 MEETING = "PEFT_STUDIO_MEETING"  # in a run of several processes, the file where they meet; only such a process has it
 
@@ -41,8 +47,13 @@ class Reporter:
         event.seq, self.seq = self.seq, self.seq + 1
         event.time = datetime.now(UTC).isoformat(timespec="milliseconds")
         event.elapsed = round(time.monotonic() - self.begin, 3)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(events.dump(event))
+        with open(self.path, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                _whole(file, events.dump(event).encode())
+            except OSError:  # the disk is full: half a line would spoil the next one
+                file.truncate(size)
+                raise
 
     def phase(self, words: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
         """Say what is going on; counts come at most twice a second."""
@@ -52,8 +63,53 @@ class Reporter:
         self._phase = now
         self.emit(events.Phase(words=words, done=done, total=total, unit=unit))
 
-    def stop_asked(self) -> bool:
-        return (self.directory / "control" / "stop").exists()
+
+class Wishes:
+    """What the studio asks of a run by files in `control`, and the system by a signal.
+
+    `agree` is told what this process sees and returns what all processes of the run see, which all must ask together.
+    """
+
+    def __init__(self, directory: Path, agree: Callable[[bool], bool] = bool) -> None:
+        self.control, self.agree = directory / "control", agree
+        self.terminated = False
+
+    def listen(self) -> None:
+        """Take SIGTERM for a wish to pause; a second one ends the process at once."""
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        if self.terminated and MEETING not in os.environ:  # else it may be the same one, passed on
+            os._exit(128 + number)
+        self.terminated = True
+
+    def stop(self) -> bool:
+        return self.agree((self.control / "stop").exists())
+
+    def pause(self) -> bool:
+        return self.agree(self.terminated or (self.control / "pause").exists())
+
+    def save(self) -> bool:
+        """Whether a checkpoint is asked for; a wish is heard once."""
+        try:
+            (self.control / "checkpoint").unlink()
+        except FileNotFoundError:
+            return self.agree(False)
+        return self.agree(True)
+
+
+def settings(directory: Path) -> TrainingConfig:
+    """The settings of a run directory, with those changed when it was resumed."""
+    document = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    edit = directory / "control" / "edit.json"
+    if edit.exists():
+        document = with_edit(document, json.loads(edit.read_text(encoding="utf-8")))
+    return from_document(document)
+
+
+def _whole(file: Any, data: bytes) -> None:
+    if file.write(data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def identify(directory: Path) -> None:

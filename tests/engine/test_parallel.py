@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -23,6 +22,7 @@ from studio.engine.trainer import Steps, real_tokens
 from tests.engine.conftest import EXAMPLES, make_model, talk
 from tests.engine.test_fused import adapted
 from tests.engine.test_train import engine, of, told, wait_for_steps
+from tests.engine.test_trainer import pause_at, weights
 
 # Rows of very different length, and three of them a step: one process has one row, now and then, and the last step of
 # a pass has a single row, so that the other process has none.
@@ -33,10 +33,6 @@ SETTINGS += ["train.learning_rate=1e-3"]
 ENDLESS = ["train.max_steps=100000", "evaluate.every=100000", "evaluate.answers=0", "hardware.processes=2"]
 
 
-def weights(directory):
-    return load_file(directory / "adapter" / "adapter_model.safetensors")
-
-
 @pytest.mark.parametrize(
     ("base", "more"),
     [
@@ -45,18 +41,24 @@ def weights(directory):
         pytest.param("gpt2", ["hardware.sharding=fsdp"], id="shared base, padded rows", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_learn_what_one_learns(tmp_path, make_run, base, more):
+def test_two_processes_learn_what_one_learns(tmp_path, make_run, monkeypatch, base, more):
     shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
     model = make_model(tmp_path / "model" / base, base, **(shape if base == "gpt2" else {}))
     alone, together = (
         make_run(model, *SETTINGS, *more, f"hardware.processes={number}", examples=UNEVEN, held=3) for number in (1, 2)
     )
+    if more:  # its first steps are those of one process, and two go on from its checkpoint
+        with monkeypatch.context() as patch:
+            pause_at(together, patch, 2)
+            train.run(together, Reporter(together))
+        (together / "control" / "pause").unlink()
     process = engine(together)
     train.run(alone, Reporter(alone))
     output = process.communicate(timeout=120)[0].decode()
     assert process.returncode == 0, output
     one, two = told(alone), told(together)
-    assert of(events.Started, two)[0].settings["processes"] == 2
+    assert of(events.Started, two)[-1].settings["processes"] == 2
+    assert of(events.Started, two)[-1].resumed_from == (2 if more else None)
     assert [event.seq for event in two] == list(range(len(two))), "one process alone writes events"
     for kind, names in (
         (events.Step, ("step", "loss", "grad_norm", "learning_rate", "tokens")),
@@ -79,7 +81,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, make_run, base, more):
 
 
 @pytest.mark.parametrize("way", ["stop file", "SIGTERM"])
-def test_a_stop_is_obeyed_by_all_at_the_same_step(tiny, make_run, way):
+def test_stop_and_pause_are_obeyed_by_all_at_the_same_step(tiny, make_run, way):
     directory = make_run(tiny, *ENDLESS)
     process = engine(directory)
     wait_for_steps(directory, 3)
@@ -92,11 +94,18 @@ def test_a_stop_is_obeyed_by_all_at_the_same_step(tiny, make_run, way):
     assert set(heard) == {"127.0.0.1"}, "nothing listens outside this machine"
     if way == "SIGTERM":
         process.terminate()
+        assert process.wait(60) == 0
+        paused = told(directory)[-1]
+        assert isinstance(paused, events.Paused)
+        (directory / "control" / "stop").touch()
+        train.run(directory, Reporter(directory))  # one process goes on from the checkpoint of two
+        assert of(events.Started, told(directory))[-1].resumed_from == paused.step
     else:
         (directory / "control" / "stop").touch()
-    assert process.wait(60) == 0
+        assert process.wait(60) == 0
     finished = of(events.Finished, told(directory))[0]
     assert finished.stopped
+    assert finished.step >= 3
     assert finished.result["eval"]["verdict"]
     assert weights(directory)
 
