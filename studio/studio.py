@@ -10,6 +10,7 @@ from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.recommend import recommend
 from studio.services.runs import Runs
+from studio.services.usage import Meter
 from studio.storage.paths import Home
 from studio.storage.store import Store
 
@@ -29,3 +30,4 @@ class Studio:
         self.runs = Runs(self.home, self.store, self.models, self.datasets, self.adapters, self.machine)
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.chat = Chat(self.home, self.models, self.adapters)
+        self.meter = Meter(self.machine)

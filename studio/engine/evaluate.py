@@ -13,6 +13,7 @@ import peft
 import torch
 
 from studio.engine import attention, gate, generate, lora, loss, memory, models, parallel, tokens
+from studio.engine.lanes import LEAST, Lanes, lanes_for
 from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Row, packed_batch, padded_batch
 
@@ -116,59 +117,81 @@ def compare(
     return result
 
 
-@torch.no_grad()
 def row_losses(
     model: Any, rows: list[Row], device: torch.device, told: Callable[[int, int], None]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row the summed loss and the number of its trained tokens."""
-    sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
+    sums, counts = np.zeros(len(rows)), np.array([np.count_nonzero(row.trained[1:]) for row in rows], float)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     side_by_side = attention.packable(inner.config) and not lora.virtual_tokens(model)
     usual = inner.config._attn_implementation
     if side_by_side:
         inner.set_attn_implementation(attention.NAME)
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    done = 0
-    while done < len(order):
-        here = order[done : done + max(1, BATCH_TOKENS // len(rows[order[done]]))]
-        chosen = [rows[i] for i in here]
+    left, groups = sorted(range(len(rows)), key=lambda i: -len(rows[i])), []
+    while left:
+        number = max(1, BATCH_TOKENS // len(rows[left[0]]))
+        groups.append(left[:number])
+        left = left[number:]
+
+    @torch.no_grad()
+    def measured(group: list[int]) -> torch.Tensor:
+        chosen = [rows[i] for i in group]
         batch = packed_batch(chosen) if side_by_side else padded_batch(chosen, 0)
-        losses = loss.per_token(model, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
-        labelled = [np.count_nonzero(row.trained[1:]) for row in chosen]
-        sums[here] = [part.sum().item() for part in losses.split(labelled)]
-        counts[here] = labelled
-        done += len(here)
-        told(done, len(order))
+        return loss.per_token(model, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
+
+    done = 0
+    for group, losses in zip(groups, _lanes(model, device).map(measured, groups), strict=True):
+        sums[group] = [part.sum().item() for part in losses.split([int(counts[i]) for i in group])]
+        told(done := done + len(group), len(rows))
     if side_by_side:
         inner.set_attn_implementation(usual)
     return sums, counts
 
 
-@torch.no_grad()
 def answer_all(
     model: Any, tokenizer: Any, prompts: list[str], room: int, device: torch.device, told: Callable[[int, int], None]
 ) -> list[str]:
     """Answer every prompt greedily, in batches of like length; at most `room` tokens each."""
     said = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    lanes = _lanes(model, device)
     # Beside padding, learned tokens would stand at a distance from the text at which they were not trained.
-    together = 1 if lora.virtual_tokens(model) else BATCH_ANSWERS
-    for start in range(0, len(order), together):
-        here = order[start : start + together]
-        batch = tokenizer(
-            [prompts[i] for i in here], return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+    virtual = lora.virtual_tokens(model)
+    rounds = -(-len(prompts) // (BATCH_ANSWERS * lanes.number))
+    together = 1 if virtual else -(-len(prompts) // max(1, rounds * lanes.number))
+    groups = [order[start : start + together] for start in range(0, len(order), max(1, together))]
+    inner = model if virtual or not hasattr(model, "get_base_model") else model.get_base_model()
+    batches = [
+        tokenizer(
+            [prompts[i] for i in group],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
         ).to(device)
-        out = model.generate(
+        for group in groups
+    ]
+
+    @torch.no_grad()
+    def answered(batch: Any) -> torch.Tensor:
+        out = inner.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             generation_config=generate.settings(model, tokenizer, room, 0.0, 1.0),
         )
-        for i, text in zip(
-            here, tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True), strict=True
-        ):
+        return out[:, batch["input_ids"].shape[1] :]
+
+    done = 0
+    for group, out in zip(groups, lanes.map(answered, batches), strict=True):
+        for i, text in zip(group, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
             said[i] = text.strip()
-        told(start + len(here), len(order))
+        told(done := done + len(group), len(prompts))
     return said
+
+
+def _lanes(model: Any, device: torch.device) -> Lanes:
+    """A lane a core, as nothing is kept for a gradient; learned tokens go through peft's own forward, one at a time."""
+    return Lanes(1 if lora.virtual_tokens(model) else lanes_for(model.eval(), device, LEAST * torch.get_num_threads()))
 
 
 def report(sides: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Tokenised rows: kept in files, brought to length, packed into batches."""
 
+import heapq
 import shutil
 import tempfile
 from bisect import bisect_left, insort
@@ -144,6 +145,26 @@ def pack(rows: Iterable[Row], size: int) -> list[list[Row]]:
             bins.append([row])
         insort(room, (left - len(row), index))
     return bins
+
+
+def spread(rows: Sequence[Row], size: int, lanes: int) -> list[list[Row]]:
+    """Share rows out to batches of like length, a multiple of `lanes`, with at most `size` tokens in all lanes at once.
+
+    The longest row goes first, each to the batch that has least (longest processing time first, Graham 1969). A row
+    longer than a lane's part stands alone.
+    """
+    each = max(size // lanes, max(map(len, rows)))
+    rounds = -(-sum(map(len, rows)) // (each * lanes))
+    while True:
+        heap = [(0, index) for index in range(min(rounds * lanes, len(rows)))]
+        bins: list[list[Row]] = [[] for _ in heap]
+        for row in sorted(rows, key=len, reverse=True):
+            tokens, index = heapq.heappop(heap)
+            bins[index].append(row)
+            heapq.heappush(heap, (tokens + len(row), index))
+        if max(tokens for tokens, _ in heap) <= each:
+            return bins
+        rounds += 1
 
 
 def labels_of(row: Row) -> np.ndarray:

@@ -13,6 +13,7 @@ from studio import __version__
 from studio.domain import events
 from studio.engine import attention, checkpoints, evaluate, fused, lora, memory, models, parallel, tokens
 from studio.engine.job import Job
+from studio.engine.lanes import lanes_for
 from studio.engine.plan import Plan, chosen, make_plan
 from studio.engine.report import Reporter, Wishes, write_json
 from studio.engine.samples import Samples
@@ -93,8 +94,8 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     per_token = memory.saved_per_token(model, plan.rows, pad) if wanted == "auto" else 0
     if job.shared:
         parallel.shard(model, memory.layers_of(model), job.device)
-    again = _recompute(model, plan, wanted, per_token, job.device)
-    trainer = _trainer(job, plan, model, pad, wishes)
+    again, number = _fit(model, plan, wanted, per_token, job.device)
+    trainer = _trainer(job, plan, model, pad, number, wishes)
     with parallel.leader_first():
         resumed = _resume(trainer, reporter)
     reporter.emit(
@@ -113,6 +114,7 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
                 "effective_rows": plan.per_step,
                 "learning_rate": plan.rate,
                 "recomputed_layers": again,
+                "batches_at_once": number,
                 "processes": parallel.size(),
             },
         )
@@ -142,7 +144,7 @@ def _save(job: Job, plan: Plan, template: str, step: int, model: Any) -> None:
     job.reporter.emit(events.Saved(step=step, path="adapter", bytes=written))
 
 
-def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, wishes: Wishes) -> Trainer:
+def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, number: int, wishes: Wishes) -> Trainer:
     """Put together what trains, and choose what it is checked on."""
     config = job.config
     # a seeded choice: files are often sorted by what they are about
@@ -154,10 +156,10 @@ def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, wishes: Wishes) 
     return Trainer(
         model,
         lora.optimizer(model, config, plan.rate),
-        Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad),
+        Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad, number),
         config,
         every,
-        batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, pad),
+        batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, pad, number),
         samples,
         job.reporter,
         wishes,
@@ -198,15 +200,21 @@ def _paused(trainer: Trainer, words: str, hint: str) -> events.Paused:
     )
 
 
-def _recompute(model: Any, plan: Plan, wanted: str, per_token: float, device: torch.device) -> int:
-    """Let as many layers be computed again as are asked for, or as the memory asks for; return how many."""
-    layers = len(memory.layers_of(model))
-    number = {"on": layers, "off": 0}.get(wanted)
-    if number is None:
-        longest = max(plan.size, int(plan.rows.lengths.max()))
-        number = parallel.agree(memory.layers_to_recompute(per_token, longest, layers, memory.free_bytes(device)))
-    memory.recompute(model, number)
-    return number
+def _fit(model: Any, plan: Plan, wanted: str, per_token: float, device: torch.device) -> tuple[int, int]:
+    """Let as many layers be computed again as are asked for, or as the memory asks for.
+
+    Return how many these are, and how many batches are computed at once: one where more would cost such layers.
+    """
+    layers, longest = len(memory.layers_of(model)), int(plan.rows.lengths.max())
+    number = lanes_for(model, device, plan.size)
+    again = {"on": layers, "off": 0}.get(wanted)
+    if again is None:
+        free, at_once = memory.free_bytes(device), max(plan.size, number * longest)
+        if memory.layers_to_recompute(per_token, at_once, layers, free):
+            number, at_once = 1, max(plan.size, longest)
+        again = parallel.agree(memory.layers_to_recompute(per_token, at_once, layers, free))
+    memory.recompute(model, again)
+    return again, number
 
 
 def _facts(job: Job, plan: Plan, template: str, step: int) -> dict[str, Any]:

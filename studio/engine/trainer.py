@@ -14,8 +14,9 @@ from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
 from studio.engine import checkpoints, loss, memory, models, parallel
+from studio.engine.lanes import Lanes
 from studio.engine.report import Reporter, Wishes
-from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch
+from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch, spread
 from studio.engine.samples import Samples
 
 LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer one is left and done again
@@ -24,8 +25,11 @@ LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer 
 class Steps:
     """Item i holds this process's batches of step i. Passes are shuffled by the seed alone, any can be rebuilt."""
 
-    def __init__(self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None) -> None:
+    def __init__(
+        self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None, lanes: int = 1
+    ) -> None:
         self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
+        self.lanes = lanes
         self.per_pass = math.ceil(len(table) / per_step)
 
     def __len__(self) -> int:
@@ -36,13 +40,14 @@ class Steps:
         order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
         chosen = order[index * self.per_step : (index + 1) * self.per_step]
         mine = chosen[parallel.share(self.rows.lengths[chosen])]
-        return batches(self.rows[mine], self.size, self.pad)
+        return batches(self.rows[mine], self.size, self.pad, self.lanes)
 
 
-def batches(rows: Sequence[Row], size: int, pad: int | None) -> list[dict[str, Any]]:
-    """Cut rows into batches of at most `size` tokens: packed, or padded with token `pad` and sorted by length."""
+def batches(rows: Sequence[Row], size: int, pad: int | None, lanes: int = 1) -> list[dict[str, Any]]:
+    """Cut rows into batches with at most `size` tokens in all lanes at once: packed, or padded and sorted by length."""
     if pad is None:
-        return [packed_batch(group) for group in pack(rows, size)]
+        return [packed_batch(group) for group in (spread(rows, size, lanes) if lanes > 1 else pack(rows, size))]
+    size //= lanes
     groups: list[list[Row]] = []
     for row in sorted(rows, key=len, reverse=True):
         if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= size:
@@ -117,6 +122,7 @@ class Trainer:
         self.model, self.optimizer, self.steps, self.config = model, optimizer, steps, config
         self.every, self.held, self.samples = every, held, samples
         self.reporter, self.wishes, self.keeper = reporter, wishes, keeper
+        self.lanes = Lanes(steps.lanes)
         self.state = State(steps.size)
         self.device = next(model.parameters()).device
         self.weights = [value for value in model.parameters() if value.requires_grad]
@@ -215,17 +221,23 @@ class Trainer:
         """One optimizer step over the batches: return its loss, gradient norm and learning rate."""
         train, state = self.config.train, self.state
         self.model.train()
-        labelled = parallel.total(sum(map(labels_in, parts)))[0]
-        total, begin = torch.zeros((), device=self.device), time.monotonic()
+        labelled, begin, done = parallel.total(sum(map(labels_in, parts)))[0], time.monotonic(), 0
+
+        def gradients(batch: dict[str, Any]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
+            """Loss and gradients of one batch; the latter are added in order, whichever lane was first."""
+            if done and (time.monotonic() - begin) / done * (len(parts) - done) > LONG and self._leaves():
+                raise Left
+            value = loss_of(self.model, batch, self.device, train.label_smoothing) / labelled
+            return value.detach(), torch.autograd.grad(value, self.weights, allow_unused=True)
+
+        total = torch.zeros((), device=self.device)
         with memory.together(alone=self.shared):
-            for done, batch in enumerate(parts := parallel.even(parts)):
-                # several processes end their steps: each has a clock of its own
-                left = (time.monotonic() - begin) / done * (len(parts) - done) if done else 0
-                if left > LONG and parallel.size() == 1 and self.wishes.pause():
-                    raise Left
-                value = loss_of(self.model, batch, self.device, train.label_smoothing) / labelled
-                value.backward()
-                total += value.detach()
+            for value, its in self.lanes.map(gradients, parallel.even(parts)):
+                for weight, gradient in zip(self.weights, its, strict=True):
+                    if gradient is not None:
+                        weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+                total += value
+                done += 1
         parallel.add([total, *(value.grad for value in self.weights if value.grad is not None)])
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, train.max_grad_norm))
         result = float(total)
@@ -274,17 +286,23 @@ class Trainer:
                 )
             )
 
-    @torch.no_grad()
     def _held_out_loss(self) -> float:
         """Mean loss over all labelled tokens of the held-out batches."""
         self.model.eval()
-        total = 0.0
         mine = [self.held[place] for place in parallel.share([real_tokens(batch) for batch in self.held])]
-        for batch in parallel.even(mine):
-            if self.wishes.pause():
+
+        @torch.no_grad()
+        def measured(batch: dict[str, Any]) -> float:
+            if self._leaves():
                 raise Left
-            total += float(loss_of(self.model, batch, self.device))
-        return parallel.total(total)[0] / max(1, sum(map(labels_in, self.held)))
+            return float(loss_of(self.model, batch, self.device))
+
+        (total,) = parallel.total(sum(self.lanes.map(measured, parallel.even(mine))))
+        return total / max(1, sum(map(labels_in, self.held)))
+
+    def _leaves(self) -> bool:
+        """Whether what is being done is left for a pause. Several processes end it: they can leave only together."""
+        return parallel.size() == 1 and self.wishes.pause()
 
     def _save_due(self) -> bool:
         plan, state = self.config.checkpoint, self.state

@@ -13,11 +13,13 @@ from studio.domain.errors import StudioError
 from studio.domain.events import AnyEvent, Evaluated, Failed, Finished, Paused, Phase, Saved, Started, Step, parse
 from studio.domain.records import Adapter, Run, Status
 from studio.domain.words import count, size
+from studio.services.curve import parts
 
 YAML = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times faster, which a long list feels
 OUT_OF_MEMORY = "Lower train.batch_tokens, or train with QLoRA, and start again."
 AGAIN = "The log says more. The same settings can be started again as a new run."
 RECENT = 50  # step times that the time left is reckoned from
+CHUNK = 1 << 22  # bytes read at a time
 
 
 class Progress:
@@ -41,10 +43,18 @@ class Progress:
 
     def feed(self, data: bytes) -> None:
         """Take what was appended to `events.jsonl`, wherever it was cut."""
-        *lines, self._torn = (self._torn + data).split(b"\n")
-        for line in lines:
-            if line and (event := parse(line)) is not None:
-                self._take(event)
+        whole, newline, self._torn = (self._torn + data).rpartition(b"\n")
+        telling: list[tuple[list[bytes], bytes]] = []
+        left = RECENT  # of many steps in a row only the last ones matter, and the last before another event
+        for steps, other in reversed(parts(newline + whole)):
+            telling.append((steps.rsplit(b"\n", left + 1), other))
+            left = max(0, left - len(telling[-1][0]) + 2)
+        for (skipped, *some), other in reversed(telling):
+            if skipped:
+                self._step_end = None
+            for line in [*some, other]:
+                if line and (event := parse(line)) is not None:
+                    self._take(event)
 
     def _take(self, event: AnyEvent) -> None:
         match event:
@@ -83,9 +93,10 @@ class Progress:
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:
-        """The time the remaining steps will take, as an interval of two standard deviations; None before 3 steps."""
+        """The time the remaining steps take at work, as an interval of two standard deviations; None before 3 steps."""
         recent = self._seconds_a_step
-        if not self.started or not self.step or self.end or self.evaluating or len(recent) < 2:
+        over = isinstance(self.end, Finished | Failed)
+        if not self.started or not self.step or over or self.evaluating or len(recent) < 2:
             return None
         left = max(0, self.started.steps - self.step.step)
         middle = left * statistics.fmean(recent)
@@ -126,11 +137,11 @@ class Known:
         try:
             with open(self.path / "events.jsonl", "rb") as file:
                 file.seek(self.offset)
-                data = file.read()
+                while data := file.read(CHUNK):
+                    self.offset += len(data)
+                    self.progress.feed(data)
         except FileNotFoundError:
-            return self.progress
-        self.offset += len(data)
-        self.progress.feed(data)
+            pass
         return self.progress
 
     def record(self, status: Status) -> Run:
@@ -164,7 +175,7 @@ class Known:
             tokens_per_second=step.tokens_per_second if step else None,
             memory_bytes=step.memory_bytes if step else None,
             seconds=progress.elapsed,
-            seconds_left=None if over else progress.seconds_left,
+            seconds_left=progress.seconds_left if status.active or status is Status.PAUSED else None,
             checkpoint=checkpoint,
             error=error,
             hint=hint,

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 import webbrowser
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
@@ -17,7 +18,7 @@ from studio.domain.records import Run, Status
 from studio.storage.paths import FOLDERS, Home
 from studio.studio import Studio
 from studio.ui import adapters, api, chat, data, guard, home, runs, train
-from studio.ui.common import QUIET, Shell, Tab, edge, go
+from studio.ui.common import QUIET, Shell, Tab, edge, go, pace
 from studio.ui.pieces import bar, choices
 from studio.ui.theme import StudioTheme
 
@@ -31,7 +32,25 @@ TABS: dict[str, Callable[[Studio, Shell], Tab]] = {
 }
 PULSE = 5  # seconds between two looks at active runs
 LOOK = 0.08  # seconds between two looks at the queue: not felt by a user, and under 1 % of a processor
-TITLE = "h => { document.title = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar').dataset.title }"
+# The page's title and icon show how far the run is.
+TITLE = """h => {
+  const bar = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar'), share = bar.dataset.share;
+  document.title = bar.dataset.title;
+  let icon = document.querySelector("link[rel~='icon']");
+  if (!icon) document.head.append(icon = Object.assign(document.createElement('link'), {rel: 'icon'}));
+  window.studioIcon ??= icon.href;
+  if (!share) { if (icon.href !== window.studioIcon) icon.href = window.studioIcon; return; }
+  const canvas = Object.assign(document.createElement('canvas'), {width: 32, height: 32});
+  const pen = canvas.getContext('2d'), ring = (colour, part) => {
+    pen.strokeStyle = colour; pen.beginPath();
+    pen.arc(16, 16, 12, -Math.PI / 2, (part * 2 - .5) * Math.PI); pen.stroke();
+  };
+  pen.lineWidth = 7; ring('#a1a8b1', 1); ring('#4864e0', Number(share));
+  icon.href = canvas.toDataURL();
+}"""
+# Gradio's timers rest while the page is hidden. Its title is looked at then most of all: the bar goes on, slowly.
+HIDDEN = """setInterval(() => document.hidden && element.querySelector('.now') && trigger('tick'), 30000);
+document.addEventListener('visibilitychange', () => element.querySelector('.now') && trigger('tick'));"""
 # The tab stands in the address, so that a reloaded page opens there. While the page opens, others are selected on the
 # way to the one its address names; until it is there, the address stays.
 ADDRESS = """() => {
@@ -53,8 +72,9 @@ def create(studio: Studio) -> gr.Blocks:
     uploads.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # not the system's shared folder
     with gr.Blocks(title="PEFT Studio", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as demo:
-        top = choices(elem_id="bar")
+        top = choices(elem_id="bar", more=HIDDEN)
         pulse = gr.Timer(PULSE, active=False)
+        beat = gr.State(("", 0.0))  # the page's title, and since when it is that
         items = {name: gr.State("") for name in TABS}
         panes, tabs = {}, {}
         with gr.Tabs(elem_id="shell", overflow_behavior="wrap") as shell_tabs:
@@ -69,8 +89,10 @@ def create(studio: Studio) -> gr.Blocks:
             gr.on(changed, tab.refresh, inputs, list(tab.outputs), trigger_mode="always_last", **QUIET)
             others = [timer for other in tabs.values() if other is not tab for timer in other.timers]
             off = [gr.Timer(active=False) for _ in others]
-            panes[name].select(lambda off=off: [*_pulse(studio), *off], None, [top, pulse, *others], **QUIET)
-        pulse.tick(lambda: _pulse(studio), None, [top, pulse], **QUIET)
+            panes[name].select(
+                lambda beat_now, off=off: [*_pulse(studio, beat_now), *off], beat, [top, pulse, beat, *others], **QUIET
+            )
+        gr.on([pulse.tick, top.tick], lambda now: _pulse(studio, now), beat, [top, pulse, beat], **QUIET)
         top.select(_open_active, None, shell.to("runs"), **QUIET)
         top.change(None, top, js=TITLE, api_visibility="private")
 
@@ -79,9 +101,9 @@ def create(studio: Studio) -> gr.Blocks:
             view = view if view in TABS else "home"
             item = request.query_params.get(view.rstrip("s"), request.query_params.get("item", ""))
             opened = [item if name == view else "" for name in TABS]
-            return [gr.Tabs(selected=view), *opened, *_pulse(studio)]
+            return [gr.Tabs(selected=view), *opened, *_pulse(studio, ("", 0.0))]
 
-        demo.load(route, None, [shell_tabs, *items.values(), top, pulse], **QUIET)
+        demo.load(route, None, [shell_tabs, *items.values(), top, pulse, beat], **QUIET)
         demo.load(tabs["home"].refresh, items["home"], list(tabs["home"].outputs), **QUIET)
         api.publish(studio)
     for event in demo.fns.values():
@@ -179,25 +201,27 @@ def _open_active(picked: gr.SelectData) -> tuple[gr.Tabs, str]:
     return go("runs", str(picked.index))
 
 
-def _pulse(studio: Studio) -> list[Any]:
-    """Return the bar, and the timer that keeps it fresh only while a run is active."""
+def _pulse(studio: Studio, beat: tuple[str, float]) -> list[Any]:
+    """Return the bar, the timer that keeps it fresh only while a run is active, and since when its title is this."""
     facts, live = studio.machine.facts(), studio.machine.live()
     if facts.gpu:
         machine = f"{facts.gpu.name} · {_free(live.gpu_free_bytes or 0, facts.gpu.memory_bytes)}"
     else:
         machine = f"{facts.cores} cores · {_free(live.memory_free_bytes, facts.memory_bytes)}"
     active = [run for run in studio.runs.list() if run.status.active]
-    title, now = "PEFT Studio", None
+    title, now, share = "PEFT Studio", None, 0.0
     if len(active) == 1:
         run = active[0]
         name, figure = words.run_title(run.id), _figure(run)
+        share = run.step / run.steps if run.steps else 0.0
         left = f"{words.interval(*run.seconds_left)} left" if run.seconds_left else ""
         title, now = f"{figure} · {name}", {"id": run.id, "name": name, "figure": figure, "left": left}
     elif active:
         soonest = min((run.seconds_left[1] for run in active if run.seconds_left), default=None)
         left = f"next ready in {words.duration(soonest)}" if soonest is not None else ""
         title, now = f"{len(active)} runs", {"id": "", "name": f"{len(active)} runs", "figure": "", "left": left}
-    return [bar(title, machine, now), gr.Timer(active=bool(active))]
+    since = beat[1] if title == beat[0] else time.monotonic()
+    return [bar(title, machine, now, share), gr.Timer(pace(PULSE, since), active=bool(active)), (title, since)]
 
 
 def _free(free: int, total: int) -> str:

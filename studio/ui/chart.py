@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from studio.domain.words import rate
+from studio.services.curve import LIMIT, SMOOTH, Point, Series, downsample
 
-Point = tuple[float, float]
 Points = Sequence[Point]
 
 MOST = 300  # points drawn in a line
+FLAG_ROOM = 110  # the width of two words
 TRAIN, HELD = "var(--accent)", "var(--data-2)"
 
 # The pointer moves a line over the picture and reads the nearest step into the caption.
@@ -23,10 +24,12 @@ READOUT = """const rest = () => element.querySelectorAll('figure').forEach(f => 
 element.addEventListener('pointermove', e => {
   const svg = e.target.closest('svg'); if (!svg) return rest();
   const box = svg.getBoundingClientRect(), x = (e.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
-  const near = JSON.parse(svg.dataset.points).reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a);
-  const line = svg.querySelector('.cross');
-  line.setAttribute('x1', near[0]); line.setAttribute('x2', near[0]); line.style.opacity = 1;
-  svg.closest('figure').querySelector('.read').textContent = near[1];
+  const [left, edge, steps] = JSON.parse(svg.dataset.scale), step = (x - left) / (edge - left) * steps;
+  const figure = svg.closest('figure'), points = JSON.parse(figure.dataset.points), line = svg.querySelector('.cross');
+  const near = points.reduce((a, b) => Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a);
+  const at = left + near[0] / steps * (edge - left);
+  line.setAttribute('x1', at); line.setAttribute('x2', at); line.style.opacity = 1;
+  figure.querySelector('.read').textContent = near[1];
 });
 element.addEventListener('pointerleave', rest);"""
 
@@ -86,24 +89,6 @@ class Frame:
         return self.top + (self.high - value) / (self.high - self.low) * (self.floor - self.top)
 
 
-def downsample(points: Points, n: int) -> list[Point]:
-    """Keep at most n points (n ≥ 2), the first and last among them, that hold the line's shape.
-
-    Largest-triangle-three-buckets: of each bucket the point that spans the largest triangle with its neighbours.
-    """
-    if len(points) <= n:
-        return list(points)
-    kept = [points[0]]
-    size = (len(points) - 2) / max(n - 2, 1)
-    edges = [1 + int(i * size) for i in range(n - 1)] + [len(points)]
-    for start, end, after in zip(edges, edges[1:], edges[2:], strict=False):
-        ahead = points[end:after]
-        x, y = sum(p[0] for p in ahead) / len(ahead), sum(p[1] for p in ahead) / len(ahead)
-        x0, y0 = kept[-1]
-        kept.append(max(points[start:end], key=lambda p: abs((x0 - x) * (p[1] - y0) - (x0 - p[0]) * (y - y0))))
-    return [*kept, points[-1]]
-
-
 def average(points: Points, width: int) -> list[Point]:
     """Return the centred mean over `width` points, fewer at the ends."""
     sums = [0.0, *accumulate(y for _, y in points)]
@@ -117,7 +102,13 @@ def average(points: Points, width: int) -> list[Point]:
 
 def window(count: int) -> int:
     """How many steps the strong line averages: 15, fewer in a short run so that its shape stays."""
-    return max(1, min(15, count // 8 | 1))
+    return max(1, min(SMOOTH, count // 8 | 1))
+
+
+def smooth(series: Series) -> tuple[list[Point], int]:
+    """Return the strong line, and how many steps each of its points averages: in a thinned line at least a bucket."""
+    buckets = (window(len(series)) // series.width) | 1
+    return average(series.means, buckets), buckets * series.width
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -141,7 +132,7 @@ def zones(base: float | None) -> list[Zone]:
 
 
 def loss(
-    train: Points,
+    train: Series,
     held: Points,
     steps: int,
     base: float | None = None,
@@ -152,29 +143,43 @@ def loss(
 
     `base` is the base model's held-out loss, `flags` are words at a step, `over` when no more steps will come.
     """
-    raw, checks = _finite(train), _finite(held)
-    wide = window(len(raw))
-    rest = f"Faint: every step. Strong: average of {wide}." if wide > 1 else ""
+    line, rest = _averaged("training", train)
     if not held:
         rest = f"{rest} No held-out rows, so no zones.".strip()
-    if lost := len(train) - len(raw):
-        rest = f"{rest} {lost:,} {'step' if lost == 1 else 'steps'} without a finite loss.".strip()
-    lines = [
-        Line("training", downsample(average(raw, wide), MOST), TRAIN, downsample(raw, MOST) if wide > 1 else ()),
-        Line("held-out", downsample(checks, MOST), HELD, dashed=True),
-    ]
+    if train.lost:
+        rest = f"{rest} {train.lost:,} {'step' if train.lost == 1 else 'steps'} without a finite loss.".strip()
+    checks = [(x, y) for x, y in held if abs(y) < LIMIT]
+    lines = [line, Line("held-out", downsample(checks, MOST), HELD, dashed=True)]
     return _figure("Loss", lines, steps, (270, 220), lambda value: f"{value:.3f}", rest, over, zones(base), flags)
 
 
-def learning_rate(points: Points, steps: int, over: bool = False) -> str:
+def learning_rate(series: Series, steps: int, over: bool = False) -> str:
     """Draw the learning rate over the whole planned run."""
-    lines = [Line("learning rate", downsample(_finite(points), MOST), TRAIN)]
+    lines = [Line("learning rate", downsample(series.points, MOST), TRAIN)]
     return _figure("Learning rate", lines, steps, (150, 130), rate, "How big each correction is.", over)
 
 
-def _finite(points: Points) -> list[Point]:
-    """Leave out what cannot be drawn: NaN, infinity, and values beyond any loss."""
-    return [(x, y) for x, y in points if abs(y) < 1e9]
+def gradient(series: Series, steps: int, over: bool = False) -> str:
+    """Draw the norm of the gradient over the whole planned run."""
+    line, _ = _averaged("gradient norm", series)
+    rest = "How hard each step pulls. Steady is good."
+    return _figure("Gradient norm", [line], steps, (150, 130), norm, rest, over)
+
+
+def norm(value: float) -> str:
+    """Return a gradient norm with two decimals, a very small or large one as a rate is written."""
+    return f"{value:.2f}" if 0.01 <= value < 1000 else rate(value)
+
+
+def _averaged(name: str, series: Series) -> tuple[Line, str]:
+    """Return a line with its raw values behind it, and what it averages in words."""
+    raw = series.points
+    strong, wide = smooth(series)
+    if wide == 1:
+        return Line(name, downsample(raw, MOST), TRAIN), ""
+    faint = "every step" if series.width == 1 else "lowest and highest"
+    said = f"Faint: {faint}. Strong: average of {wide:,}."
+    return Line(name, downsample(strong, MOST), TRAIN, downsample(raw, MOST)), said
 
 
 def _figure(
@@ -204,8 +209,10 @@ def _figure(
     pictures = "".join(
         _draw(frame, title, lines, words, [*_bands(frame, bands), *_flags(frame, flags)], to_go) for frame in frames
     )
+    readouts = html.escape(json.dumps(_readouts(lines, words), ensure_ascii=False))
     return (
-        f'<figure><figcaption><b>{title}</b>{keys}<span class="read num" data-rest="{rest}">{rest}</span></figcaption>'
+        f'<figure data-points="{readouts}">'
+        f'<figcaption><b>{title}</b>{keys}<span class="read num" data-rest="{rest}">{rest}</span></figcaption>'
         f"{pictures}</figure>"
     )
 
@@ -236,10 +243,10 @@ def _draw(
         last = max(line.points[-1][0] for line in lines)
         parts.append(_text((frame.across(last) + frame.edge) / 2, frame.floor - 6, to_go, "middle"))
     parts.append(f'<line class="cross" y1="{frame.top}" y2="{frame.floor}" stroke="var(--muted)" style="opacity:0"/>')
-    readouts = html.escape(json.dumps(_readouts(frame, lines, words), ensure_ascii=False))
     return (
         f'<svg class="{frame.css}" viewBox="0 0 {frame.width} {frame.height}" role="img" '
-        f'aria-label="{_in_words(title, lines, words)}" data-points="{readouts}">{"".join(parts)}</svg>'
+        f'data-scale="[{frame.left},{frame.edge},{frame.steps:g}]" '
+        f'aria-label="{_in_words(title, lines, words)}">{"".join(parts)}</svg>'
     )
 
 
@@ -286,13 +293,18 @@ def _bands(frame: Frame, bands: Sequence[Zone]) -> Iterable[str]:
 
 
 def _flags(frame: Frame, flags: Sequence[tuple[float, str]]) -> Iterable[str]:
-    for step, words in flags:
+    """Dotted verticals with words at the foot; those of close neighbours stand one above the other."""
+    last, row = -math.inf, 0
+    for step, words in sorted(flags):
         x = frame.across(step)
+        row = row + 1 if x - last < FLAG_ROOM and row < 4 else 0
+        last = x
+        anchor, aside = ("end", -5) if frame.edge - x < FLAG_ROOM else ("start", 5)
         yield (
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{frame.top}" y2="{frame.floor}" stroke="var(--warn)" '
             f'stroke-dasharray="2 3"/>'
         )
-        yield _text(x + 5, frame.floor - 6, words, "start", ' style="fill:var(--warn)"')
+        yield _text(x + aside, frame.floor - 6 - 14 * row, words, anchor, ' style="fill:var(--warn)"')
 
 
 def _last_values(frame: Frame, lines: list[Line], words: Callable[[float], str]) -> Iterable[str]:
@@ -307,13 +319,13 @@ def _last_values(frame: Frame, lines: list[Line], words: Callable[[float], str])
         yield _text(x + 7, y + 4 + by, words(line.points[-1][1]), "start", style)
 
 
-def _readouts(frame: Frame, lines: list[Line], words: Callable[[float], str]) -> list[tuple[float, str]]:
-    """What the pointer reads at each step: [x, text]."""
+def _readouts(lines: list[Line], words: Callable[[float], str]) -> list[tuple[float, str]]:
+    """What the pointer reads at each step: [step, text]."""
     at: dict[float, list[str]] = {}
     for line in lines:
         for step, value in line.points:
             at.setdefault(step, [f"Step {step:,.0f}"]).append(f"{line.name} {words(value)}")
-    return [(round(frame.across(step), 1), " · ".join(said)) for step, said in sorted(at.items())]
+    return [(step, " · ".join(said)) for step, said in sorted(at.items())]
 
 
 def _in_words(title: str, lines: list[Line], words: Callable[[float], str]) -> str:

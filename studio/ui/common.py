@@ -2,9 +2,11 @@
 
 import functools
 import inspect
+import json
 import logging
 import queue
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from studio.domain.errors import StudioError
 from studio.domain.events import Phase, Report
 from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
+from studio.services.usage import on_battery
 from studio.ui.pieces import block, html, note
 
 log = logging.getLogger("studio.ui")
@@ -39,9 +42,25 @@ class Shell:
         return [self.tabs, self.items[name]]
 
 
+CALM = 30  # seconds without anything new
+
+
+def pace(usual: float, since: float) -> float:
+    """Return the seconds to the next look: twice as many on battery, and when nothing is new since that moment."""
+    return 2 * usual if time.monotonic() - since > CALM or on_battery() else usual
+
+
 def go(name: str, item: str = "") -> tuple[gr.Tabs, str]:
     """Select a tab and open an item there. A handler with outputs `shell.to(name)` returns this."""
     return gr.Tabs(selected=name), item
+
+
+AGAIN = "run:"  # begins what is opened in Train when a run is to be done again
+
+
+def again(run_id: str, edit: dict[str, Any]) -> tuple[gr.Tabs, str]:
+    """Open a new run with the settings of this one, changed by `edit`: group.key and its value."""
+    return go("train", f"{AGAIN}{run_id}:{json.dumps(edit)}")
 
 
 @dataclass(frozen=True)

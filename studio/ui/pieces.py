@@ -45,9 +45,12 @@ def block(text: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(text, apply_default_css=False, **options)
 
 
-def choices(text: str = "", **options: Any) -> gr.HTML:
-    """Make a block of `rows` that answers to `.select`; the handler's gr.SelectData has the id in `.index`."""
-    return block(text, js_on_load=CLICK, **options)
+def choices(text: str = "", more: str = "", **options: Any) -> gr.HTML:
+    """Make a block of `rows` that answers to `.select`; the handler's gr.SelectData has the id in `.index`.
+
+    `more` is JavaScript that runs once besides.
+    """
+    return block(text, js_on_load=CLICK + more, **options)
 
 
 def head(title: str, text: str = "") -> str:
@@ -69,16 +72,21 @@ def muted(text: str) -> str:
     return html("{% if text %}<p class='muted num'>{{ text }}</p>{% endif %}", text=text)
 
 
-def bar(title: str, machine: str, now: Mapping[str, Any] | None) -> str:
-    """Return the strip above the tabs; `now` = {id, name, figure, left} of the active run. `title` is the page's."""
+def bar(title: str, machine: str, now: Mapping[str, Any] | None, share: float = 0) -> str:
+    """Return the strip above the tabs; `now` = {id, name, figure, left} of the active run.
+
+    `title` is the page's, `share` how far the run is, for the page's icon.
+    """
     return html(
-        """<div class="bar" data-title="{{ title }}"><b>PEFT Studio</b>
+        """<div class="bar" data-title="{{ title }}"
+ data-share="{{ '%.2f' | format(share) if share else '' }}"><b>PEFT Studio</b>
 {% if now %}<button class="now" data-id="{{ now.id }}"><span class="dot"></span><span class="t">{{ now.name }}</span>
 <span class="num">{{ now.figure }}</span><span class="muted wide num">{{ now.left }}</span></button>{% endif %}
 <span class="grow"></span><span class="muted wide num">{{ machine }}</span></div>""",
         title=title,
         machine=machine,
         now=now,
+        share=share,
     )
 
 
@@ -108,17 +116,24 @@ def rows(items: Iterable[Mapping[str, Any]], label: str, empty: str = "Nothing h
     )
 
 
-def note(title: str, text: str = "", *, word: str = "", tone: str = "", urgent: bool = False) -> str:
-    """Return one message that stays. `urgent` when it asks for a decision; the remedy is a real button beside it."""
+def note(
+    title: str, text: str = "", *, word: str = "", tone: str = "", urgent: bool = False, act: tuple[str, str] = ("", "")
+) -> str:
+    """Return one message that stays. `urgent` when it asks for a decision.
+
+    `act` = (id, words) is the button of its remedy, which a block of `choices` answers to; others stand beside it.
+    """
     return html(
         """<div class="note {{ tone }}" role="{{ 'alert' if urgent else 'status' }}">
 {% if word %}<strong>{{ word }}</strong>{% endif %}<div>
-<b>{{ title | code }}</b> <span>{{ text | code }}</span></div></div>""",
+<b>{{ title | code }}</b> <span>{{ text | code }}</span></div>
+{% if act[1] %}<button class="act" data-id="{{ act[0] }}">{{ act[1] }}</button>{% endif %}</div>""",
         title=title,
         text=text,
         word=word,
         tone=tone,
         urgent=urgent,
+        act=act,
     )
 
 

@@ -1,18 +1,24 @@
 """One run in words and figures: state line, notes, facts, result. Pure functions of the run's record and its curve."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from studio.domain import words
+from studio.domain.config import GuardConfig
+from studio.domain.events import Warned
 from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
-from studio.ui import chart, report
+from studio.services.curve import Curve, Point
+from studio.services.runs import EDITABLE, RESUMABLE
+from studio.services.usage import Usage
+from studio.ui import knobs, report
+from studio.ui.chart import norm
 from studio.ui.pieces import facts, head, html, note, section
-from studio.ui.watch import Curve
 
 PROCESSOR = "processor"  # the device that Started names when there is no card
+TABLE = 12  # rows of the charts as a table
 
 
 def heading(run: Run) -> str:
@@ -22,26 +28,34 @@ def heading(run: Run) -> str:
     return html('<div data-run="{{ id }}">', id=run.id) + head(words.run_title(run.id), line) + "</div>"
 
 
-def state_line(run: Run, now: datetime | None = None) -> str:
-    """Return the run's state in one line, with a bar while it is at work."""
+def state_line(run: Run, curve: Curve, now: datetime | None = None) -> str:
+    """Return the run's state in one line, with a bar while it is at work or may go on."""
     left, done = "", ""
+    paused = run.status is Status.PAUSED
     if run.seconds_left:
-        left = f"{words.interval(*run.seconds_left)} left"
+        left = f"{words.interval(*run.seconds_left)} {'to go' if paused else 'left'}"
         ready = (now or datetime.now()) + timedelta(seconds=sum(run.seconds_left) / 2)
-        done = f"done about {ready.hour}:{ready:%M}"
+        done = "" if paused else f"done about {ready.hour}:{ready:%M}"
     return html(
         """<div class="p-line"><b>{{ state }}</b><span class="num">{{ at }}</span><span class="grow"></span>
 <b class="num">{{ left }}</b><span class="num muted">{{ done }}</span></div>
 {% if active %}<progress {% if steps %}max="{{ steps }}" value="{{ step }}"{% endif %}
  aria-label="Progress of the run"></progress>{% endif %}""",
-        state=run.status.capitalize(),
-        at=_where(run),
+        state=f"Paused at step {words.count(run.step)}." if paused and run.step else run.status.capitalize(),
+        at=_held(run, curve) if paused else _where(run),
         left=left,
         done=done,
-        active=run.status.active,
+        active=run.status.active or paused,
         step=run.step,
         steps=run.steps,
     )
+
+
+def _held(run: Run, curve: Curve) -> str:
+    """Say what a paused run holds, which is nothing, and what it took."""
+    held = curve.paused.memory_bytes if curve.paused else 0
+    free = f"Memory is free: it held {words.size(held)}." if held else "Memory is free."
+    return f"{free} {words.duration(run.seconds)} so far." if run.step else free
 
 
 def _where(run: Run) -> str:
@@ -49,7 +63,7 @@ def _where(run: Run) -> str:
     after = words.duration(run.seconds)
     match run.status:
         case Status.TRAINING if run.step:
-            return step
+            return f"{step}, {after} so far"
         case Status.QUEUED:
             return "waiting to start"
         case Status.FINISHED:
@@ -60,26 +74,64 @@ def _where(run: Run) -> str:
             return f"at {step}, after {after}" if run.step else f"before the first step, after {after}"
 
 
+def resumable(run: Run, edit: Iterable[str] = ()) -> bool:
+    """Whether the run can go on from where it was, with these keys changed."""
+    can = run.status is Status.PAUSED or (run.status in RESUMABLE and run.checkpoint is not None)
+    return can and all(key.startswith(EDITABLE) for key in edit)
+
+
+def resume_words(run: Run) -> str:
+    """Return what the button says that lets the run go on."""
+    return "Resume" if run.status is Status.PAUSED else f"Resume from step {words.count(run.checkpoint or 0)}"
+
+
 def notes(run: Run, curve: Curve) -> str:
-    """Return why a run ended, if not well, and what the engine warned of."""
+    """Return why a run ended, if not well, and what the engine warned of, each with the button that helps."""
     shown = ""
-    if run.error:
+    said = run.status is Status.PAUSED and any(it.did == "paused" and it.step == run.step for it in curve.warnings)
+    if run.error and not said:
         word, tone = {
             Status.FAILED: ("Failed", "bad"),
             Status.INTERRUPTED: ("Interrupted", "warn"),
             Status.STOPPED: ("Stopped", "warn"),
+            Status.PAUSED: ("Paused", "warn"),
         }.get(run.status, ("No adapter", "bad"))
         shown = note(run.error, run.hint, word=word, tone=tone, urgent=True)
-    return shown + "".join(note(warned.words, warned.hint, word="Note", tone="warn") for warned in curve.warnings)
+    newest = {warned.rule or warned.words: number for number, warned in enumerate(curve.warnings)}
+    return shown + "".join(_warning(run, number, curve.warnings[number]) for number in newest.values())
 
 
-def figures(run: Run, curve: Curve, memory: int) -> str:
+def _warning(run: Run, number: int, warned: Warned) -> str:
+    rule = GuardConfig.model_fields.get(warned.rule)
+    act = ("", "")
+    if warned.edit and warned.did != "acted":  # then the change was made already
+        act = (str(number), "Resume with this change" if resumable(run, warned.edit) else "New run with this change")
+    return note(
+        warned.words,
+        " ".join(filter(None, [warned.hint, f"Change: {changes(warned.edit)}." if act[1] else ""])),
+        word=(rule.title if rule else None) or "Note",
+        tone="warn",
+        urgent=warned.did == "paused" and run.status is Status.PAUSED,
+        act=act,
+    )
+
+
+def changes(edit: dict[str, Any]) -> str:
+    """Return a change of settings in words, each setting under the name it has in the form."""
+    fields = knobs.fields()
+    titles = {key: fields[key]["title"] if key in fields else key for key in edit}
+    return ", ".join(f"{titles[key]} {knobs.label(key, value)}" for key, value in edit.items())
+
+
+def figures(run: Run, curve: Curve, memory: int, usage: Usage | None = None) -> str:
     """Return the strip of live numbers; `memory` is all that the machine or its card has, in bytes."""
     on_card = curve.started is not None and curve.started.device != PROCESSOR
     used = run.result.get("peak_memory_bytes") or run.memory_bytes
+    if usage and not used:  # before the first step
+        used = usage.gpu_memory_bytes if on_card else usage.memory_bytes
     size, unit = words.size(used).split(" ") if used else ("", "")
     speed = run.result.get("tokens_per_second") or run.tokens_per_second
-    down, tone = trend(curve.losses) if run.status.active else ("", "")
+    down, tone = trend(curve.losses.recent) if run.status.active else ("", "")
     held, held_tone = against(curve.held)
     cells: list[dict[str, Any]] = [
         {"label": "Training loss", "value": _three(run.loss), "note": down, "tone": tone},
@@ -93,28 +145,43 @@ def figures(run: Run, curve: Curve, memory: int) -> str:
             "label": "Speed",
             "value": words.count(speed) if speed else "",
             "unit": "tokens/s",
-            "note": f"{words.short(run.tokens)} tokens {'so far' if run.status.active else 'in all'}",
+            "note": f"{words.short(run.tokens)} tokens {'in all' if run.status is Status.FINISHED else 'so far'}",
         },
         {
             "label": "Graphics memory" if on_card else "Memory",
             "value": size,
             "unit": f"{unit} of {words.size(memory)}" if memory else unit,
-            "note": "peak" if "peak_memory_bytes" in run.result else "",
+            "note": "peak" if "peak_memory_bytes" in run.result else "" if run.status.active else "at the last step",
         },
+        *busy(usage),
         {
             "label": "Learning rate",
             "value": words.rate(run.learning_rate or 0) if run.status.active else "",
-            "note": direction(curve.rates),
+            "note": direction(curve.rates.recent),
         },
     ]
-    return facts(cells) if run.step else ""
+    return facts(cells) if run.step or usage else ""
+
+
+def busy(usage: Usage | None) -> Iterable[dict[str, Any]]:
+    """Return the cells of processor and card: how much of each is at work, and how warm it is."""
+    usage = usage or Usage()
+    warm = "" if usage.processor_celsius is None else f"{usage.processor_celsius:.0f} °C"
+    yield {"label": "Processor", **_share(usage.processor_share), "note": warm}
+    warm = "" if usage.gpu_celsius is None else f"{usage.gpu_celsius:.0f} °C"
+    power = "" if usage.gpu_watts is None else f"{usage.gpu_watts:.0f} W"
+    yield {"label": "Graphics card", **_share(usage.gpu_share), "note": ", ".join(filter(None, [warm, power]))}
+
+
+def _share(share: float | None) -> dict[str, str]:
+    return {} if share is None else {"value": f"{share * 100:.0f}", "unit": "%"}
 
 
 def _three(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.3f}"
 
 
-def trend(losses: Sequence[chart.Point]) -> tuple[str, str]:
+def trend(losses: Sequence[Point]) -> tuple[str, str]:
     """Say how the training loss moved over the last 100 steps, or half of a shorter run; nothing before 10 steps."""
     back = min(100, len(losses) // 2)
     if back < 5:
@@ -143,7 +210,7 @@ def against(checks: Sequence[tuple[int, float]]) -> tuple[str, str]:
     return (f"base model {first:.3f}", "good" if last < first else "bad")
 
 
-def direction(rates: Sequence[chart.Point]) -> str:
+def direction(rates: Sequence[Point]) -> str:
     """Say whether the learning rate rises or falls."""
     if len(rates) < 2 or rates[-1][1] == rates[-2][1]:
         return ""
@@ -167,4 +234,48 @@ def answers(run: Run) -> str:
         return ""
     return section("Answers to held-out questions", "Neither the questions nor the answers were trained on.") + (
         report.samples(measured)
+    )
+
+
+def asked(samples: dict[int, list[dict[str, str]]], step: int) -> str:
+    """Return what the model answered to the fixed questions after this step, beside the base model."""
+    base = samples.get(0, [])
+    lines = [
+        answer | {"base": base[row]["text"] if row < len(base) else ""} for row, answer in enumerate(samples[step])
+    ]
+    return html(
+        """<div class="answers"><table><thead><tr><th>Question</th>{% if base %}<th>Base model</th>{% endif %}
+{% if step %}<th>Step {{ at }}</th>{% endif %}</tr></thead><tbody>{% for it in lines %}<tr>
+<td>{{ it.prompt }}{% if it.expected %} <small class="muted">Expected: {{ it.expected }}</small>{% endif %}</td>
+{% if base %}<td class="muted" data-th="Base model">{{ it.base }}</td>{% endif %}
+{% if step %}<td data-th="Step {{ at }}">{{ it.text }}</td>{% endif %}</tr>{% endfor %}</tbody></table></div>""",
+        lines=lines,
+        base=base,
+        step=step,
+        at=words.count(step),
+    )
+
+
+def table(curve: Curve) -> str:
+    """Return the charts as a table: some steps evenly spread, and those the held-out loss was measured at."""
+    lines = [dict(series.means) for series in (curve.losses, curve.rates, curve.norms)]
+    steps = sorted(lines[0])
+    spread = {steps[(len(steps) - 1) * i // (TABLE - 1)] for i in range(TABLE)} if steps else set()
+    checks = sorted(curve.checks)[-TABLE:]
+    cells = [
+        (
+            words.count(step),
+            _three(lines[0].get(step)),
+            _three(curve.checks.get(int(step))) if step == int(step) else "",
+            words.rate(lines[1][step]) if step in lines[1] else "",
+            norm(lines[2][step]) if step in lines[2] else "",
+        )
+        for step in sorted(spread.union(checks))
+    ]
+    return html(
+        """<div class="numbers"><table><thead><tr>{% for name in names %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in rows %}<tr>{% for cell in row %}<td class="num">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</tbody></table></div>""",
+        names=("Step", "Training loss", "Held-out loss", "Learning rate", "Gradient norm"),
+        rows=cells,
     )

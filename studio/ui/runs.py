@@ -1,7 +1,7 @@
 """Runs: the list, and one run live, from its files: a page opened at any time shows the same."""
 
-from contextlib import suppress
-from functools import cache
+import math
+import time
 from typing import Any
 
 import gradio as gr
@@ -10,11 +10,9 @@ from studio.domain import words
 from studio.domain.errors import NotFound
 from studio.domain.records import Run, Status
 from studio.studio import Studio
-from studio.ui import run_page
-from studio.ui.chart import READOUT
-from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, go, problem, run_item
+from studio.ui import run_detail
+from studio.ui.common import QUIET, Shell, Tab, go, pace, problem, run_item
 from studio.ui.pieces import block, choices, head, muted, rows
-from studio.ui.watch import Curve, Watch
 
 PAGE = 50  # runs on one page of the list
 LIVE, SLOW = 1, 5  # seconds between two looks: at an open run that is at work; at a list with one in it
@@ -25,22 +23,16 @@ SEGMENTS = {
     "failed": (Status.FAILED, Status.INTERRUPTED),
 }
 Update = dict[Any, Any]  # component: value
-# the address names the open run, so that a reload shows it again
-ADDRESS = """text => {
-  const run = new DOMParser().parseFromString(text, 'text/html').querySelector('[data-run]'), url = new URL(location);
-  url.searchParams.set('view', 'runs');
-  run ? url.searchParams.set('run', run.dataset.run) : url.searchParams.delete('run');
-  history.replaceState(history.state, '', url);
-}"""
+Look = tuple[Any, ...]
 
 
 def build(studio: Studio, shell: Shell) -> Tab:
     """Build the tab. Whatever is shown is drawn by `draw`; a tick draws again only what has changed."""
     item = shell.items["runs"]
-    seen = gr.State(())  # what is shown: a run's id, state and byte offset, or the list's
+    seen = gr.State(())  # what is shown: the open run and the last look at it, or the list's
     news = gr.State(())  # what a tick saw, when it differs from what is shown
+    beat = gr.State((0.0, 0.0))  # when something new was shown, and the seconds between two ticks
     page = gr.State(0)
-    log_open = gr.State(False)
     timer = gr.Timer(SLOW, active=False)
 
     with gr.Column() as listing:
@@ -74,37 +66,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             before = gr.Button("Previous", size="sm", min_width=84, scale=0)
             after = gr.Button("Next", size="sm", min_width=72, scale=0)
 
-    with gr.Column(visible=False) as one:
-        back = gr.Button("All runs", size="sm", elem_classes="back", scale=0, min_width=80)
-        with gr.Row(elem_classes="head"):
-            title = block()
-            with gr.Row(elem_classes="actions end"):
-                stop = gr.Button("Stop…", size="md", min_width=84, visible=False)
-                chat = gr.Button("Chat with it", variant="primary", size="md", min_width=110, visible=False)
-        stopping = confirm(stop, "Stop this run?", "Stop the run", "Keep training")
-        state = block()
-        notes = block()
-        result = block()
-        figures = block()
-        charts = block(js_on_load=READOUT, elem_classes="charts")
-        answers = block()
-        with gr.Accordion("Log", open=False) as log_panel:
-            log_needle = gr.Textbox("", label="Filter lines", placeholder="Only lines with this", interactive=True)
-            log = gr.Textbox(
-                label="The last 200 lines of worker.log",
-                lines=8,
-                max_lines=16,
-                interactive=False,
-                buttons=["copy"],
-                elem_classes="log",
-            )
-
-    @cache
-    def memory(on_card: bool) -> int:
-        machine = studio.machine.facts()
-        return machine.gpu.memory_bytes if on_card and machine.gpu else machine.memory_bytes
-
-    watch = Watch(studio.runs)
+    detail = run_detail.build(studio, shell)
 
     def draw_list(segment_now: str, needle_now: str, page_now: int) -> Update:
         runs = studio.runs.list()
@@ -115,9 +77,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if runs:
             empty = f"No run matches “{needle_now}”." if needle_now else "No run is in this state now."
         last = page_now * PAGE + len(here)
-        return {
+        return detail.closed | {
             listing: gr.update(visible=True),
-            one: gr.update(visible=False),
             filters: gr.update(visible=bool(runs)),
             said: "",
             segment: gr.Radio(choices=segments(runs)),
@@ -128,95 +89,77 @@ def build(studio: Studio, shell: Shell) -> Tab:
             before: gr.update(interactive=page_now > 0),
             after: gr.update(interactive=last < len(chosen)),
             page: page_now,
-            title: "",
-            seen: fingerprint(runs),
-            timer: gr.Timer(SLOW, active=any(run.status.active for run in runs)),
+            seen: ("", fingerprint(runs)),
+            **ticking(SLOW, any(run.status.active for run in runs)),
         }
 
-    def draw_run(run: Run, curve: Curve) -> Update:
-        training = run.status in (Status.QUEUED, Status.STARTING, Status.TRAINING)
-        return draw_live(run, curve) | {
-            listing: gr.update(visible=False),
-            one: gr.update(visible=True),
-            title: run_page.heading(run),
-            stop: gr.update(visible=training, value="Stop…", interactive=True),
-            stopping.panel: gr.skip() if training else gr.update(visible=False),
-            chat: gr.update(visible=run.adapter is not None),
-            notes: run_page.notes(run, curve),
-            result: run_page.result(run),
-            answers: run_page.answers(run),
-            timer: gr.Timer(LIVE, active=run.status.active),
-        }
+    def ticking(usual: float, active: bool) -> Update:
+        """Start the clock anew, when something new is shown, or stop it."""
+        since = time.monotonic()
+        return {timer: gr.Timer(pace(usual, since), active=active), beat: (since, pace(usual, since))}
 
-    def draw_live(run: Run, curve: Curve) -> Update:
-        on_card = curve.started is not None and curve.started.device != run_page.PROCESSOR
-        return {
-            state: run_page.state_line(run),
-            figures: run_page.figures(run, curve, memory(on_card)),
-            charts: curve.figures,
-            seen: look_of(run, curve),
-        }
+    def draw_run(run: Run, step: float = math.inf) -> Update:
+        shown = {listing: gr.update(visible=False), seen: (run.id, detail.look(run))}
+        return detail.draw(run, step) | shown | ticking(LIVE, run.status.active or detail.behind(run))
 
-    def draw(run_id: str, segment_now: str, needle_now: str, page_now: int) -> Update:
+    def draw(run_id: str, segment_now: str, needle_now: str, page_now: int, *_: Any) -> Update:
         if not run_id:
             return draw_list(segment_now, needle_now, page_now)
         try:
             run = studio.runs.get(run_id)
         except NotFound as error:  # an old address, or its folder was deleted
             return draw_list(segment_now, needle_now, page_now) | {said: problem(error, "Not found")}
-        return draw_run(run, watch(run)) | {stopping.panel: gr.update(visible=False)}
+        return draw_run(run) | {detail.confirm: gr.update(visible=False)}
 
-    def tick(run_id: str, shown: tuple[Any, ...]) -> Any:
+    def look(run_id: str, shown: Look) -> Look:
+        """Return what would be shown now. The list stays when an address led to a run that is gone."""
+        if run_id and shown and shown[0] == run_id:
+            return run_id, detail.look(studio.runs.get(run_id))
+        return "", fingerprint(studio.runs.list())
+
+    def tick(run_id: str, shown: Look, beat_now: tuple[float, float]) -> Any:
         """Say whether there is something to draw. Most ticks find nothing, and each output costs the browser time."""
-        if not run_id or not shown or shown[0] != run_id:  # the list is shown
-            now = fingerprint(studio.runs.list())
-        else:
-            run = studio.runs.get(run_id)
-            now = look_of(run, watch(run))
-        return gr.skip() if now == shown else now
+        now = look(run_id, shown)
+        if now != shown:
+            return now, gr.skip(), gr.skip()
+        since, every = beat_now
+        slower = pace(LIVE if now[0] else SLOW, since)
+        return (gr.skip(), gr.skip(), gr.skip()) if slower == every else (gr.skip(), gr.Timer(slower), (since, slower))
 
-    def redraw(run_id: str, shown: tuple[Any, ...], segment_now: str, needle_now: str, page_now: int) -> Update:
+    def redraw(
+        run_id: str,
+        shown: Look,
+        beat_now: tuple[float, float],
+        segment_now: str,
+        needle_now: str,
+        page_now: int,
+        step: float,
+    ) -> Update:
         """Draw what is new."""
-        if not run_id or not shown or shown[0] != run_id:  # the list is shown
-            now = fingerprint(studio.runs.list())
-            return {seen: gr.skip()} if now == shown else draw_list(segment_now, needle_now, page_now)
-        run = studio.runs.get(run_id)
-        curve = watch(run)
-        now = look_of(run, curve)
+        now = look(run_id, shown)
         if now == shown:
             return {seen: gr.skip()}
-        return draw_live(run, curve) if now[:-1] == shown[:-1] else draw_run(run, curve)
-
-    def show_log(run_id: str, wanted: str) -> str:
-        with suppress(NotFound):
-            return lines_with(studio.runs.log(run_id), wanted)
-        return ""
-
-    def ask_stop(run_id: str) -> str:
+        if not now[0]:
+            return draw_list(segment_now, needle_now, page_now)
         run = studio.runs.get(run_id)
-        kept = f"What it has learned until then is kept as a version of {run.name}."
-        at = f"Training ends after the step it is in, now {words.count(run.step)} of {words.count(run.steps)}."
-        return consequences(
-            [at, kept] if run.step else ["It ends before the first step.", "Nothing is learned, so nothing is kept."]
-        )
-
-    def do_stop(run_id: str) -> Update:
-        run = studio.runs.stop(run_id)
-        return draw_run(run, watch(run)) | {stop: gr.update(value="Stopping after this step", interactive=False)}
+        (what, offset, _), (was, before, _) = now[1], shown[1]
+        if what != was:
+            return draw_run(run, step)
+        drawn_now = detail.live(run) | {seen: now}
+        if not run.status.active:  # its curve was still being read
+            drawn_now |= {timer: gr.Timer(active=detail.behind(run))}
+        if offset == before:  # only the machine's load
+            return drawn_now
+        since = time.monotonic()
+        restart = {} if beat_now[1] == pace(LIVE, since) else {timer: gr.Timer(pace(LIVE, since))}
+        return drawn_now | restart | {beat: (since, pace(LIVE, since))}
 
     filtered = [segment, needle, page]
-    drawn = [
-        *(listing, one, filters, segment, needle, said, listed, clear, pager, place, before, after, page),
-        *(title, stop, stopping.panel, chat, state, notes, result, figures, charts, answers, seen, timer),
-    ]
-    timer.tick(tick, [item, seen], news, **QUIET)
-    news.change(redraw, [item, seen, *filtered], drawn, **QUIET)
-    news.change(
-        lambda run_id, wanted, is_open: show_log(run_id, wanted) if is_open else gr.skip(),
-        [item, log_needle, log_open],
-        log,
-        **QUIET,
-    )
+    drawn = [listing, filters, segment, needle, said, listed, clear, pager, place, before, after, page]
+    drawn += [seen, beat, timer, *detail.outputs]
+    timer.tick(tick, [item, seen, beat], [news, timer, beat], **QUIET)
+    news.change(redraw, [item, seen, beat, *filtered, *detail.inputs], drawn, **QUIET)
+    detail.wire(drawn, news, draw_run)
     gr.on(
         [segment.input, needle.input],
         lambda a, b: draw_list(a, b, 0),
@@ -229,15 +172,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     before.click(lambda a, b, n: draw_list(a, b, n - 1), filtered, drawn, **QUIET)
     after.click(lambda a, b, n: draw_list(a, b, n + 1), filtered, drawn, **QUIET)
     listed.select(_picked, None, item, **QUIET)
-    back.click(lambda: "", None, item, **QUIET)
     new.click(lambda: go("train"), None, shell.to("train"), **QUIET)
-    stop.click(ask_stop, item, stopping.lines, **QUIET)
-    stopping.act.click(do_stop, item, drawn, **QUIET)
-    chat.click(lambda run_id: go("chat", studio.runs.get(run_id).adapter or ""), item, shell.to("chat"), **QUIET)
-    title.change(None, title, js=ADDRESS, api_visibility="private")
-    log_panel.expand(lambda: True, None, log_open, **QUIET)
-    log_panel.collapse(lambda: False, None, log_open, **QUIET)
-    gr.on([log_panel.expand, log_needle.input, item.change], show_log, [item, log_needle], log, **QUIET)
     return Tab(draw, drawn, [timer], filtered)
 
 
@@ -262,13 +197,3 @@ def matches(run: Run, segment: str, needle: str) -> bool:
 def fingerprint(runs: list[Run]) -> tuple[Any, ...]:
     """Return what tells one look at the list from the next."""
     return tuple((run.id, run.status, run.step, run.phase) for run in runs)
-
-
-def look_of(run: Run, curve: Curve) -> tuple[Any, ...]:
-    """Return what tells one look at a run from the next; all but the last draws the whole view again."""
-    return (run.id, run.status, len(curve.warnings), curve.offset)
-
-
-def lines_with(log: str, needle: str) -> str:
-    """Return the lines of a log that hold the needle."""
-    return "\n".join(line for line in log.splitlines() if needle.casefold() in line.casefold())

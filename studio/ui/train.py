@@ -1,5 +1,6 @@
 """Train: examples, a model, settings with their reasons, and the start of a run."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 
 from studio.domain import words
 from studio.domain.config import TrainingConfig
-from studio.domain.document import from_document, to_yaml
+from studio.domain.document import from_document, to_yaml, with_edit
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
 from studio.domain.records import Dataset, Model
@@ -19,7 +20,7 @@ from studio.services.recommend import recommend
 from studio.storage.paths import slug, write_atomic
 from studio.studio import Studio
 from studio.ui import knobs
-from studio.ui.common import QUIET, Shell, Tab, go, phases, problem
+from studio.ui.common import AGAIN, QUIET, Shell, Tab, go, phases, problem
 from studio.ui.data import NEW
 from studio.ui.pieces import block, busy, choices, definitions, facts, head, rows, section
 
@@ -148,9 +149,11 @@ def build(studio: Studio, shell: Shell) -> Tab:
         }
 
     def refresh(opened: str, *values: Any) -> Update:
-        """Draw; when a data set was handed over, go to the review of a run with it."""
+        """Draw; when a data set was handed over, or a run to do again, go to the review of a run with it."""
         if not opened:
             return draw(*values)
+        if opened.startswith(AGAIN):
+            return once_more(opened, *values) | {item: ""}
         _, model, _, *rest = values
         return draw(opened, model, "", *rest) | {item: "", name: "", walk: gr.Walkthrough(selected=REVIEW)}
 
@@ -186,18 +189,33 @@ def build(studio: Studio, shell: Shell) -> Tab:
         except StudioError as error:
             yield {working: problem(error, "Not started"), start: ready}
 
-    def read_settings(file: str, *values: Any) -> Update:
-        """Take over a saved document: its values become the user's, its data and model are chosen if they are here."""
+    def once_more(opened: str, *values: Any) -> Update:
+        """Take over the settings of a run, changed as `again` says."""
+        run_id, _, edit = opened.removeprefix(AGAIN).partition(":")
         try:
-            config = from_document(load(Path(file)))
-            data = studio.datasets.get(config.data.path).id
+            folder = Path(studio.runs.get(run_id).path)
+            lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+            changes = {"data.path": lineage["dataset"]["id"]} | json.loads(edit or "{}")  # not the file it came from
+            return take_over(with_edit(load(folder / "config.yaml"), changes), *values)
+        except StudioError as error:
+            return {said: problem(error, "Not opened")}
+
+    def read_settings(file: str, *values: Any) -> Update:
+        try:
+            return take_over(load(Path(file)), *values)
         except StudioError as error:
             return {said: problem(error, "Not imported")}
+
+    def take_over(settings: Any, *values: Any) -> Update:
+        """Take over a document: its values become the user's, its data and model are chosen if they are here."""
+        config = from_document(settings)
+        data = studio.datasets.get(config.data.path).id
         mine = config.model_dump()
         controls_now = [knobs.shown(mine[key.split(".")[0]][key.split(".")[1]], schema[key]) for key in made]
         usual = {key: knobs.shown(field["default"], field) for key, field in schema.items()}
         drawn_now = draw(data, config.model.id, config.name, {"shown": usual, "changed": []}, *controls_now)
-        return {said: "", walk: gr.Walkthrough(selected=REVIEW), name: config.name} | drawn_now
+        taken = dict(zip(controls, controls_now, strict=True))  # `draw` leaves a control that shows its value already
+        return {said: "", walk: gr.Walkthrough(selected=REVIEW), name: config.name} | taken | drawn_now
 
     def choose_data(picked: gr.SelectData, _: str, *rest: Any) -> Update:
         return draw(str(picked.index), *rest)

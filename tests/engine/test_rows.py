@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.domain.errors import DataError
-from studio.engine.rows import Row, Table, Writer, labels_of, pack
+from studio.engine.rows import Row, Table, Writer, labels_of, pack, spread
 
 
 def test_labels_are_the_next_token_where_it_is_trained():
@@ -62,3 +62,12 @@ def test_packing_keeps_every_row_once_and_fills_no_batch_over(lengths, size):
     # best fit leaves at most one batch half empty: two such would have been joined
     halves = [group for group in bins if sum(map(len, group)) <= size // 2]
     assert len(halves) <= 1
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.integers(64, 1024), st.integers(1, 8))
+def test_rows_are_spread_evenly_and_none_is_lost(lengths, size, lanes):
+    rows = [row_of(length, index) for index, length in enumerate(lengths)]
+    bins = spread(rows, size, lanes)
+    assert sorted(row.source for each in bins for row in each) == list(range(len(rows)))
+    assert all(sum(map(len, each)) <= max(size // lanes, max(lengths)) for each in bins)
+    assert len(bins) % lanes == 0 or len(bins) == len(rows)

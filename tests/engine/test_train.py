@@ -5,14 +5,12 @@ import subprocess
 import sys
 import time
 
-import peft
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from studio.domain import events
 from studio.domain.errors import DataError, ModelError
-from studio.engine import memory, models, train
+from studio.engine import memory, train
 from studio.engine.report import Reporter
 from tests.engine.conftest import EXAMPLES, SHAPE, make_model, talk
 
@@ -29,46 +27,6 @@ def told(directory):
 
 def of(kind, found):
     return [event for event in found if isinstance(event, kind)]
-
-
-@pytest.mark.spec("U4.1")
-@pytest.mark.parametrize(
-    "settings",
-    [
-        ["method.name=lora"],
-        ["method.name=loraplus", "train.learning_rate=1e-3"],
-        ["method.name=rslora"],
-        ["method.name=dora"],
-        ["method.name=pissa", "method.rank=4"],
-        ["method.name=qlora"],
-        ["method.name=qlora", "model.quantization=int8"],
-    ],
-    ids=lambda settings: settings[-1] if len(settings) > 1 else settings[0],
-)
-def test_every_method_learns_and_its_adapter_loads_in_plain_peft(tiny, make_run, settings):
-    # bitsandbytes quantises blocks of 64 values: the quantised model needs wider layers
-    base = tiny
-    if "qlora" in settings[0]:
-        base = make_model(tiny.parent / "wide", hidden_size=64, intermediate_size=128, head_dim=16)
-    directory = make_run(base, *settings, "train.max_steps=12")
-    found = run(directory)
-    steps = of(events.Step, found)
-    assert [step.step for step in steps] == list(range(1, 13))
-    assert steps[-1].loss < steps[0].loss - 0.15
-    final = of(events.Finished, found)[0].result["eval"]
-    assert final["adapter"]["loss"] < final["base"]["loss"]
-    if "qlora" in settings[0]:
-        return  # what plain peft loads there is an unquantised base
-    # The adapter on a plain base gives the held-out loss that was measured in the studio.
-    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    plain = peft.PeftModel.from_pretrained(plain, directory / "adapter").eval()
-    studio = models.load_base(base, "none", torch.float32, torch.device("cpu"))
-    studio = peft.PeftModel.from_pretrained(studio, directory / "adapter").eval()
-    ids = torch.arange(3, 40)[None]
-    assert torch.equal(plain(ids).logits, studio(ids).logits)
-    last = [event for event in of(events.Evaluated, found) if not event.final][-1]
-    best = min(event.loss for event in of(events.Evaluated, found) if not event.final)
-    assert final["adapter"]["loss"] == pytest.approx(best, rel=1e-3), last
 
 
 def test_events_tell_the_whole_story_in_order(tiny, make_run):

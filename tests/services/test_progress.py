@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from studio.domain import events
 from studio.domain.events import Phase
+from studio.services import progress as progress_module
 from studio.services.progress import Progress, words
 
 
@@ -118,3 +119,34 @@ def test_base_and_held_out_loss_are_told_apart():
 )
 def test_a_phase_reads_as_one_line(phase, line):
     assert words(phase) == line
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(0.01, 9).map(lambda seconds: ("step", seconds)),
+            st.sampled_from([("check", 0.0), ("engine", 0.0), ("torn", 0.0)]),
+        ),
+        max_size=60,
+    )
+)
+def test_steps_that_are_skipped_leave_no_trace(happened):
+    lines, number, elapsed = [events.dump(started(99))], 0, 0.0
+    for kind, seconds in happened:
+        if kind == "step":
+            number, elapsed = number + 1, elapsed + seconds
+            lines.append(events.dump(step(number, elapsed)))
+        elif kind == "check":
+            lines.append(events.dump(events.Evaluated(step=number, loss=2, elapsed=elapsed)))
+        elif kind == "torn":
+            lines.append('{"type":"warned","words":\n')
+        else:
+            elapsed = 0.0
+            lines += [events.dump(Phase(words="Loading")), events.dump(started(99))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_module, "RECENT", 4)
+        at_once, each = Progress(), Progress()
+        at_once.feed("".join(lines).encode())
+        for line in lines:
+            each.feed(line.encode())
+    assert state(at_once) == state(each)

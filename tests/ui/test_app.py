@@ -12,8 +12,10 @@ import pytest
 from gradio_client import Client
 
 from studio.domain.errors import StudioError
+from studio.domain.records import Run, Status
 from studio.services import datasets
 from studio.studio import Studio
+from studio.ui import app
 from studio.ui.app import TABS, create, launch_options, serve
 
 PUBLISHED = {"list_datasets", "list_runs", "list_adapters", "check_data", "start_training", "stop_run", "chat"}
@@ -193,3 +195,63 @@ def test_a_reloaded_page_opens_the_tab_it_was_on(served: tuple[Studio, str], bro
     page.reload()
     page.get_by_role("heading", name="Adapters").wait_for()
     page.close()
+
+
+def training(step: int) -> Run:
+    facts = {"name": "desk", "path": "", "model": "starter", "dataset": "tickets", "method": "lora", "steps": 100}
+    return Run(id="desk-7", status=Status.TRAINING, created="2026-11-21T10:00:00Z", step=step, **facts)
+
+
+@pytest.mark.spec("U29.3")
+def test_title_and_icon_show_how_far_the_run_is(
+    served: tuple[Studio, str], browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio, address = served
+    runs = [training(42)]
+    monkeypatch.setattr(studio.runs, "list", lambda *_: runs)
+    page = browser.new_page(viewport=DESK)
+    page.goto(address)
+    page.wait_for_function("document.title === '42\u202f% · desk, run 7'")
+    assert page.evaluate("document.querySelector('link[rel~=icon]').href").startswith("data:image/png")
+    runs.clear()
+    page.wait_for_function("document.title === 'PEFT Studio'")
+    assert not page.evaluate("document.querySelector('link[rel~=icon]').href").startswith("data:")
+    page.close()
+
+
+@pytest.mark.spec("U35.3")
+def test_a_hidden_page_looks_every_half_minute_and_at_once_when_it_is_shown_again(
+    served: tuple[Studio, str], browser: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio, address = served
+    looked: list[float] = []
+    monkeypatch.setattr(studio.runs, "list", lambda *_: looked.append(1) or [training(len(looked))])
+    page = browser.new_page(viewport=DESK)
+    page.clock.install()
+    page.goto(address)
+    page.locator("#bar .now").wait_for()
+    state = "state => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true}); "
+    state += "Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true}) }"
+    page.evaluate(state, "hidden")
+    page.clock.run_for(1000)
+    page.wait_for_timeout(500)
+    before = len(looked)
+    page.clock.run_for(61_000)
+    page.wait_for_function("n => parseInt(document.title) > n", arg=before)
+    page.wait_for_timeout(500)
+    assert 1 <= len(looked) - before <= 2, "a shown page would have looked a dozen times"
+    page.evaluate(state, "visible")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("n => parseInt(document.title) > n", arg=len(looked))
+    page.close()
+
+
+def test_the_bar_is_looked_at_half_as_often_when_nothing_is_new(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studio.runs, "list", lambda *_: [training(42)])
+    _, first, beat = app._pulse(studio, ("", 0.0))
+    title, since = beat
+    assert first.value == app.PULSE
+    assert app._pulse(studio, beat)[2] == beat
+    assert app._pulse(studio, (title, since - 31))[1].value == 2 * app.PULSE

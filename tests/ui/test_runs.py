@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -12,7 +13,9 @@ import pytest
 
 from studio.domain.config import TrainingConfig
 from studio.domain.records import Model, Run, Status
+from studio.services.usage import Usage
 from studio.studio import Studio
+from studio.ui import chart
 from studio.ui import runs as tab
 
 FAKE = (sys.executable, str(Path(__file__).parents[1] / "services" / "fake_engine.py"))
@@ -100,8 +103,10 @@ def tick(view: Any) -> dict[Any, Any]:
     """Let a second pass on the page; return what was drawn of what the tick saw."""
     fns = list(view.demo.fns.values())
     look = next(fn for fn in fns if (timer_of(view)._id, "tick") in fn.targets)
-    (news,) = look.outputs
-    if not isinstance(look.fn(*[view.values[each] for each in look.inputs]), tuple):
+    seen = look.fn(*[view.values[each] for each in look.inputs])
+    news = look.outputs[0]
+    if not isinstance(seen[0], tuple):
+        view._take(seen, look.outputs)
         return {}
     draw = next(fn for fn in fns if (news._id, "change") in fn.targets and len(fn.outputs) > 1)
     view._take(draw.fn(*[view.values[each] for each in draw.inputs]), draw.outputs)
@@ -267,7 +272,7 @@ def test_the_log_is_read_live_and_filtered(view: Any, studio: Studio, plan: Call
     assert view.values[log] == "packed 9 rows"
     Path(run.path, "go").touch()
     until(lambda: "Saved" in studio.runs.log(run.id))
-    (news,) = next(fn for fn in view.demo.fns.values() if (timer_of(view)._id, "tick") in fn.targets).outputs
+    news, *_ = next(fn for fn in view.demo.fns.values() if (timer_of(view)._id, "tick") in fn.targets).outputs
     for handler in view.demo.fns.values():  # what follows when a tick saw something
         if log in handler.outputs and (news._id, "change") in handler.targets:
             view._take(handler.fn(*[view.values[each] for each in handler.inputs]), handler.outputs)
@@ -294,3 +299,194 @@ def test_an_address_of_a_run_that_is_gone_leads_to_the_list(view: Any) -> None:
     view.refresh("gone-7")
     assert "There is no run gone-7." in view.seen()
     tick(view)
+
+
+def play_next(run: Run, *steps: Step) -> None:
+    """Let the engine that resumes the run play these steps."""
+    Path(run.path, "plan.json").write_text(json.dumps(steps))
+
+
+def again(after: int) -> Step:
+    return {"emit": {**started(9)["emit"], "resumed_from": after}}
+
+
+PAUSED = event("paused", step=2, checkpoint="checkpoints/step-2", memory_bytes=2_000_000_000)
+
+
+def test_a_run_is_paused_and_goes_on(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan(started(9), step(1), step(2), {"wait": "control/pause"}, {"wait": "end of the step"}, PAUSED)
+    until(lambda: studio.runs.get(run.id).step == 2)
+    view.refresh(run.id)
+    assert view.was("Resume", "visible") is False
+    view.press("Pause")
+    assert view.was("Pause", "value") == "Pausing after this step"
+    assert view.was("Pause", "interactive") is False
+
+    Path(run.path, "end of the step").touch()
+    until(lambda: studio.runs.get(run.id).status == Status.PAUSED)
+    tick(view)
+    assert "<b>Paused at step 2.</b>" in view.seen()
+    assert "Memory is free: it held 2.0 GB." in view.seen()
+    pause = next(fn for fn in view.demo.fns.values() if fn.fn and fn.fn.__name__ == "do_pause").outputs
+    assert [view.states[-1][each]["visible"] for each in pause if getattr(each, "value", "") == "Resume"] == [True]
+    assert view.states[-1][timer_of(view)]["active"] is False
+
+    play_next(run, again(2), step(3), {"wait": "end"})
+    view.press("Resume")
+    assert view.states[-1][timer_of(view)]["active"] is True
+    until(lambda: studio.runs.get(run.id).step == 3)
+    tick(view)
+    assert "step 3 of 9" in view.seen()
+    assert ">resumed<" in view.seen()
+
+
+def test_a_dead_run_with_a_checkpoint_says_from_where_it_goes_on(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(started(9), step(1), step(2), {"wait": "dead"}, {"kill": True})
+    Path(run.path, "checkpoints", "step-1").mkdir(parents=True)
+    Path(run.path, "dead").touch()
+    until(lambda: studio.runs.get(run.id).status == Status.INTERRUPTED)
+    view.refresh(run.id)
+    assert view.was("Resume", "value") == "Resume from step 1"
+    assert view.was("Resume", "visible") is True
+    assert "<b>Interrupted</b>" in view.seen()
+    assert "at step 2 of 9" in view.seen()
+
+
+def remedy(view: Any, number: int) -> None:
+    """Press the button of a note."""
+    handler = next(fn for fn in view.demo.fns.values() if fn.fn and fn.fn.__name__ == "do_remedy")
+    picked = SimpleNamespace(index=str(number))
+    view._take(handler.fn(picked, *[view.values[each] for each in handler.inputs]), handler.outputs)
+
+
+CLIMBS = event(
+    "warned", words="It climbs.", step=2, rule="divergence", did="paused", edit={"train.learning_rate": 1e-5}
+)
+
+
+def test_a_paused_run_goes_on_with_the_change_its_note_offers(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(started(9), step(1), step(2), CLIMBS, PAUSED)
+    until(lambda: studio.runs.get(run.id).status == Status.PAUSED)
+    view.refresh(run.id)
+    assert "Resume with this change" in view.seen()
+    play_next(run, again(2), step(3), {"wait": "end"})
+    remedy(view, 0)
+    assert json.loads(Path(run.path, "control", "edit.json").read_text()) == {"train.learning_rate": 1e-5}
+    assert studio.runs.get(run.id).status.active
+
+
+def test_a_run_at_work_offers_a_new_one_with_the_change(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan(started(9), step(1), step(2), CLIMBS, {"wait": "end"})
+    until(lambda: studio.runs.get(run.id).step == 2)
+    view.refresh(run.id)
+    assert "New run with this change" in view.seen()
+    remedy(view, 0)
+    assert view.values[view.shell.items["train"]] == 'run:desk-1:{"train.learning_rate": 1e-05}'
+    assert view.states[-1][view.shell.tabs]["selected"] == "train"
+
+
+def sampled(number: int, text: str) -> Step:
+    return event("sampled", step=number, answers=[{"prompt": "Where is it?", "expected": "", "text": text}])
+
+
+def test_answers_are_followed_over_the_checkpoints(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    early = [sampled(0, "As a model."), step(1), sampled(20, "At home."), sampled(40, "At the depot.")]
+    run = plan(started(99), *early, {"wait": "more"}, sampled(60, "Right here."), {"wait": "more still"}, step(2))
+    until(lambda: studio.runs.get(run.id).step == 1)
+    view.refresh(run.id)
+    slider = view.find("After step")
+    moved = view.states[-1][slider]
+    assert (moved["minimum"], moved["maximum"], moved["step"], moved["value"]) == (0, 40, 20, 40)
+    assert "At the depot." in view.seen()
+    assert "As a model." in view.seen()
+
+    Path(run.path, "more").touch()
+    until(lambda: "Right here." in Path(run.path, "events.jsonl").read_text())
+    tick(view)
+    assert "Right here." in view.seen(), "it follows the newest answers"
+
+    view.press("After step", "input", 22)
+    assert "At home." in view.seen()
+    assert "Right here." not in view.seen()
+
+
+def test_the_charts_are_a_table_for_those_who_open_it(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    run = plan(started(9), step(1), step(2), {"wait": "more"}, step(3), {"wait": "end"})
+    until(lambda: studio.runs.get(run.id).step == 2)
+    view.refresh(run.id)
+    assert "<th>Gradient norm</th>" not in view.seen(), "nobody asked for it"
+    view.press("Show as table", "expand")
+    assert "<th>Gradient norm</th>" in view.seen()
+    assert '<td class="num">2.000</td>' in view.seen()
+
+
+@pytest.mark.spec("U35.1")
+def test_after_half_a_minute_without_news_it_looks_half_as_often(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(started(9), step(1), {"wait": "more"}, step(2), {"wait": "end"})
+    until(lambda: studio.runs.get(run.id).step == 1)
+    view.refresh(run.id)
+    beat = next(fn for fn in view.demo.fns.values() if (timer_of(view)._id, "tick") in fn.targets).inputs[2]
+    assert tick(view) == {}
+    since, every = view.values[beat]
+    assert every == tab.LIVE
+    view.values[beat] = (since - 31, every)
+    tick(view)
+    assert view.states[-1][timer_of(view)]["value"] == 2 * tab.LIVE
+
+    Path(run.path, "more").touch()
+    until(lambda: studio.runs.get(run.id).step == 2)
+    tick(view)
+    assert view.states[-1][timer_of(view)]["value"] == tab.LIVE, "it goes on, so it is looked at again"
+
+
+@pytest.mark.spec("U35.4")
+def test_on_battery_it_looks_half_as_often(
+    view: Any, plan: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.ui.common.on_battery", lambda: True)
+    run = plan(started(9), step(1), {"wait": "end"})
+    view.refresh(run.id)
+    assert view.states[-1][timer_of(view)]["value"] == 2 * tab.LIVE
+
+
+@pytest.mark.spec("U34.2")
+def test_many_steps_at_once_are_one_picture(
+    view: Any, studio: Studio, plan: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    draw = chart.loss
+    monkeypatch.setattr(chart, "loss", lambda *all: drawn.append(1) or draw(*all))
+    run = plan(
+        started(500),
+        *[step(n) for n in range(1, 300)],
+        {"wait": "more"},
+        *[step(n) for n in range(300, 500)],
+        {"wait": "end"},
+    )
+    until(lambda: studio.runs.get(run.id).step == 299)
+    view.refresh(run.id)
+    Path(run.path, "more").touch()
+    until(lambda: studio.runs.get(run.id).step == 499)
+    tick(view)
+    assert len(drawn) == 2, "one for each look, however many steps there were"
+    assert timer_of(view).value >= tab.LIVE >= 0.1
+
+
+def test_the_load_is_drawn_anew_without_the_rest(
+    view: Any, studio: Studio, plan: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter(range(10, 100))
+    monkeypatch.setattr(studio.meter, "look", lambda run: Usage(processor_share=next(looks) / 100))
+    run = plan(started(9), step(1), {"wait": "end"})
+    until(lambda: studio.runs.get(run.id).step == 1)
+    view.refresh(run.id)
+    told = view.seen()
+    drawn = tick(view)
+    assert view.seen() != told
+    assert len(drawn) <= 4, "its figures, state and charts alone"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from studio.domain.events import Phase
 from studio.domain.records import Dataset, Model, Run, Status
 from studio.services import datasets
 from studio.studio import Studio
-from studio.ui import knobs, train
+from studio.ui import common, knobs, train
 
 
 @pytest.fixture
@@ -231,3 +232,24 @@ def test_a_start_that_fails_is_said_and_can_be_tried_again(
     view.press("Start training")
     assert "No room for the model." in view.seen()
     assert view.was("Start training", "interactive") is True
+
+
+def test_a_run_is_done_again_with_a_change(
+    view: Any, studio: Studio, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {"name": "desk", "model": {"id": "starter"}, "data": {"path": "/a/file"}, "method": {"rank": 32}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+    (tmp_path / "lineage.json").write_text(json.dumps({"dataset": {"id": dataset.id}}))
+    monkeypatch.setattr(studio.runs, "get", lambda id: SimpleNamespace(path=str(tmp_path)) if id == "desk-1" else None)
+    _, opened = common.again("desk-1", {"train.learning_rate": 1e-5})
+    view.refresh(opened)
+    assert step(view) == train.REVIEW, "shown before anything starts"
+    assert view.values[view.item] == ""
+    assert view.values[view.find("Learning rate")] == 1e-5
+    assert view.values[view.find("Rank")] == 32
+    assert view.values[view.find("Name of the adapter")] == "desk"
+
+
+def test_a_run_that_is_gone_cannot_be_done_again(view: Any) -> None:
+    view.refresh(common.again("gone-7", {})[1])
+    assert "There is no run gone-7." in view.seen()

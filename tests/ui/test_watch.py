@@ -1,91 +1,97 @@
 """The curve of a run: read once, grown by what is appended, forgotten when too many are looked at."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from studio.domain.events import Evaluated, Event, Saved, Step, dump
+from studio.domain.events import Event, Saved, Started, Step, Warned, dump
 from studio.domain.records import Run, Status
-from studio.services import jobs
+from studio.services import curve as curves
 from studio.ui import watch
 
+Run_ = Callable[..., Run]
 
-class Folder:
-    """Stands for the runs: one events file a run, and how often it was read from where."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.asked: list[tuple[str, int]] = []
-
-    def events(self, id: str, offset: int = 0) -> Any:
-        self.asked.append((id, offset))
-        return jobs.read_events(self.root / id, offset)
-
-    def write(self, id: str, *happened: Event) -> None:
-        with open(self.root / id, "a") as file:
-            file.writelines(dump(event) for event in happened)
+def write(run: Run, *happened: Event) -> None:
+    with open(Path(run.path) / "events.jsonl", "a") as file:
+        file.writelines(dump(event) for event in happened)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    return Folder(tmp_path)
+def run(tmp_path: Path) -> Run_:
+    """Make the record of a run with a folder of its own."""
 
+    def make(id: str = "desk-1", status: Status = Status.TRAINING, created: str = "2026-11-21") -> Run:
+        (tmp_path / id).mkdir(exist_ok=True)
+        facts = {"name": "desk", "model": "starter", "dataset": "tickets", "method": "lora", "steps": 100}
+        return Run(id=id, path=str(tmp_path / id), status=status, created=created, **facts)
 
-def run(id: str = "desk-1", status: Status = Status.TRAINING, created: str = "2026-11-21") -> Run:
-    facts = {"name": "desk", "path": "", "model": "starter", "dataset": "tickets", "method": "lora", "steps": 100}
-    return Run(**({"id": id, "status": status, "created": created} | facts))
+    return make
 
 
 def step(number: int) -> Step:
     return Step(step=number, loss=2.0, learning_rate=1e-4, grad_norm=1, tokens=9, tokens_per_second=9, memory_bytes=9)
 
 
-def test_only_what_was_appended_is_read(folder: Folder) -> None:
-    look = watch.Watch(folder)
-    folder.write("desk-1", step(1))
+def test_a_page_that_looks_again_gets_the_same_curve_grown(run: Run_) -> None:
+    look = watch.Watch()
+    write(run(), step(1))
     first = look(run())
-    folder.write("desk-1", step(2))
+    write(run(), step(2))
     assert look(run()) is first
-    assert [number for number, _ in first.losses] == [1, 2]
-    assert folder.asked[0][1] == 0 < folder.asked[1][1]
+    assert first.losses.points == [(1, 2.0), (2, 2.0)]
 
 
-def test_nothing_new_keeps_the_very_picture(folder: Folder) -> None:
-    look = watch.Watch(folder)
-    folder.write("desk-1", step(1))
+def test_nothing_new_keeps_the_very_picture(run: Run_) -> None:
+    look = watch.Watch()
+    write(run(), step(1))
     drawn = look(run()).figures
     assert look(run()).figures is drawn
     assert look(run(status=Status.STOPPED)).figures != drawn  # no steps to go any more
 
 
-def test_a_torn_line_waits_for_its_end(folder: Folder) -> None:
-    look = watch.Watch(folder)
-    whole = dump(step(1))
-    (folder.root / "desk-1").write_text(whole[:20])
-    assert look(run()).losses == []
-    (folder.root / "desk-1").write_text(whole)
-    assert len(look(run()).losses) == 1
+def test_loss_learning_rate_and_gradient_norm_are_drawn(run: Run_) -> None:
+    write(run(), step(1), step(2))
+    figures = watch.Watch()(run()).figures
+    assert [title for title in ("Loss", "Learning rate", "Gradient norm") if f"<b>{title}</b>" in figures] == [
+        "Loss",
+        "Learning rate",
+        "Gradient norm",
+    ]
 
 
-def test_the_final_report_does_not_bend_the_line(folder: Folder) -> None:
-    report = Evaluated(step=40, loss=1.7, final={"rows": 9})
-    folder.write("desk-1", Evaluated(step=0, loss=2.0), Evaluated(step=40, loss=1.5), step(80))
-    folder.write("desk-1", Evaluated(step=80, loss=1.6), Saved(step=40, path="adapter", bytes=9), report)
-    curve = watch.Watch(folder)(run())
-    assert sorted(curve.checks.items()) == [(0, 2.0), (40, 1.5), (80, 1.6)]
-    assert curve.held == [(0, 2.0), (40, 1.5)]
-    assert curve.base == 2.0
-    assert ">kept<" in curve.figures
+def test_what_happened_on_the_way_stands_at_its_step(run: Run_) -> None:
+    write(run(), *map(step, range(1, 50)), Warned(words="It climbs.", step=45, rule="divergence", did="acted"))
+    again = {"rows": 9, "eval_rows": 1, "tokens_per_epoch": 5, "trainable_parameters": 3, "device": "processor"}
+    write(run(), Started(steps=100, precision="fp32", resumed_from=40, **again), *map(step, range(41, 60)))
+    write(run(), Warned(words="Memory.", step=50, rule="memory", did="acted"), Saved(step=30, path="adapter", bytes=1))
+    curve = watch.Watch()(run())
+    assert curve.flags() == [(40, "resumed"), (45, "loss climbs"), (50, "batch halved"), (30, "kept")]
+    assert all(f">{words}<" in curve.figures for _, words in curve.flags())
 
 
-def test_few_runs_are_held_and_a_number_given_again_is_another_run(folder: Folder) -> None:
-    look = watch.Watch(folder)
-    folder.write("desk-1", step(1), step(2))
+def test_few_runs_are_held_and_a_number_given_again_is_another_run(run: Run_) -> None:
+    look = watch.Watch()
+    write(run(), step(1), step(2))
     first = look(run())
-    (folder.root / "desk-1").write_text(dump(step(1)))
+    (Path(run().path) / "events.jsonl").write_text(dump(step(1)))
     assert len(look(run(created="2026-11-22")).losses) == 1
     for number in range(2, 3 + watch.KEPT):
         look(run(f"desk-{number}"))
     assert len(look.curves) == watch.KEPT
     assert look(run()) is not first
+
+
+def test_a_very_long_file_is_drawn_part_by_part(run: Run_, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "CHUNK", 2000)
+    monkeypatch.setattr(curves, "PATIENCE", 0)
+    monkeypatch.setattr(watch, "REST", 0)
+    write(run(), *map(step, range(1, 101)))
+    look = watch.Watch()
+    curve = look(run())
+    assert look.behind(run())
+    assert 0 < len(curve.losses) < 100
+    while look.behind(run()):
+        look(run())
+    assert len(curve.losses) == 100
