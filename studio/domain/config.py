@@ -270,6 +270,17 @@ class HardwareConfig(Group):
         Literal["auto", "cpu", "cuda"],
         Field(title="Device", description="Auto: a CUDA card when there is one, else the processor."),
     ] = "auto"
+    processes: Annotated[
+        Annotated[int, Field(ge=1, le=64)] | Auto,
+        Field(
+            title="Processes",
+            description="How many share each step's examples, with the same result. Auto: one for each CUDA card.",
+        ),
+    ] = "auto"
+    sharding: Annotated[
+        Literal["none", "fsdp"],
+        Field(title="Share the base", description="fsdp: each process holds only its part of the base's layers."),
+    ] = "none"
 
 
 class TrainingConfig(Group):
@@ -293,6 +304,8 @@ class TrainingConfig(Group):
             raise ValueError(f"{self.row.title} needs the base unquantised: set model.quantization to none.")
         if self.method.name == "qlora" and self.quantization == "none":
             raise ValueError("QLoRA needs a quantised base: set model.quantization to nf4 or int8.")
+        if self.hardware.sharding != "none" and self.quantization != "none":
+            raise ValueError("A quantised base cannot be shared: set hardware.sharding to none.")
         return self
 
     @model_validator(mode="after")

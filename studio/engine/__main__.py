@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studio.domain.errors import StudioError
 from studio.domain.events import Failed
-from studio.engine.report import Reporter, identify
+from studio.engine.report import MEETING, Reporter, identify
 
 
 def main() -> int:
@@ -21,11 +21,17 @@ def main() -> int:
 
         chat.serve(directory)
         return 0
-    reporter = Reporter(directory)
-    identify(directory)
+    several = MEETING in os.environ  # this is one of several processes of a run
+    reporter = Reporter(directory, silent=several and os.environ["RANK"] != "0")
+    if not several:
+        identify(directory)
     try:
         reporter.phase("Starting the engine")
         if job == "train":
+            from studio.engine import parallel
+
+            if not several and (number := parallel.processes(directory)) > 1:
+                return parallel.launch(directory, number)
             from studio.engine import train
 
             train.run(directory, reporter)
@@ -64,7 +70,12 @@ def main() -> int:
 
 def _fail(reporter: Reporter, event: Failed) -> int:
     traceback.print_exc()  # into worker.log, never onto the page
-    reporter.emit(event)
+    if MEETING in os.environ:
+        from studio.engine import parallel
+
+        parallel.give_reason(event)
+    else:
+        reporter.emit(event)
     return 1
 
 

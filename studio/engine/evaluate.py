@@ -12,7 +12,7 @@ import numpy as np
 import peft
 import torch
 
-from studio.engine import attention, gate, generate, lora, loss, models, tokens
+from studio.engine import attention, gate, generate, lora, loss, memory, models, parallel, tokens
 from studio.engine.lanes import LEAST, Lanes, lanes_for
 from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Row, packed_batch, padded_batch
@@ -59,9 +59,11 @@ def compare(
     limit: int | None,
     phase: Callable[..., None],
     loss_rows: int | None = LOSS_ROWS,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Load the base afresh and the adapter as saved, and compare them on the same rows (a seeded choice of them).
 
+    With `shared`, each process of the run holds its part of the base, and all do the same here.
     Returns rows, base, adapter, difference (adapter − base: mean, 95 % interval, p), verdict and samples.
     """
     folder = Path(model_record["path"])
@@ -77,10 +79,12 @@ def compare(
     asked = [example for example, _ in usable if "messages" in example][:answers]
 
     phase("Loading the model to compare")
-    model: Any = models.load_base(folder, quantization, dtype, device)
+    model: Any = models.load_base(folder, quantization, dtype, torch.device("cpu") if shared else device)
     if adapter:
         gate.adapter(adapter)
         model = peft.PeftModel.from_pretrained(model, str(adapter))
+    if shared:
+        parallel.shard(model, memory.layers_of(model), device)
     model.eval()
     expected = [example["messages"][-1]["content"] for example in asked]
     prompts = [tokens.render(tokenizer, example["messages"][:-1], prompt=True) for example in asked]

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import yaml
 from transformers import set_seed
 
 from studio.domain.config import TrainingConfig
-from studio.domain.document import from_document, with_edit
-from studio.engine import models, tokens
-from studio.engine.report import Reporter, write_json
+from studio.engine import models, parallel, tokens
+from studio.engine.report import Reporter, settings, write_json
 
 
 @dataclass
@@ -33,6 +31,11 @@ class Job:
         return Path(self.lineage["model"]["path"])
 
     @property
+    def shared(self) -> bool:
+        """Whether each process holds only its part of the base."""
+        return self.config.hardware.sharding == "fsdp" and parallel.size() > 1
+
+    @property
     def precision(self) -> str:
         return "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
@@ -40,14 +43,11 @@ class Job:
     def open(cls, directory: Path, reporter: Reporter) -> Self:
         """Read a run directory, with the settings changed when it was resumed."""
         lineage = json.loads((directory / "lineage.json").read_text(encoding="utf-8"))
-        document = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
-        edit = directory / "control" / "edit.json"
-        if edit.exists():
-            document = with_edit(document, json.loads(edit.read_text(encoding="utf-8")))
-        config = from_document(document)
+        config = settings(directory)
+        device = models.pick_device(config.hardware.device)
+        parallel.join(device)
         models.use_all_cores()
         set_seed(config.train.seed)
-        device = models.pick_device(config.hardware.device)
         dtype = models.pick_dtype(config.train.precision, device)
         tokenizer = models.load_tokenizer(Path(lineage["model"]["path"]))
         return cls(directory, config, lineage, reporter, device, dtype, tokenizer)

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from studio.engine import parallel
+
 T = TypeVar("T")
 LEAST = 512  # tokens of a batch, under which a matrix product no longer fills a core
 
@@ -48,9 +50,9 @@ def lanes_for(model: torch.nn.Module, device: torch.device, size: int) -> int:
     """How many lanes a model may have with `size` tokens in flight: one where order or other threads matter.
 
     Dropout draws from one source of random numbers, so two lanes would not give the same result twice; bitsandbytes'
-    layers were not tried.
+    layers were not tried; layers held in parts are put together in the same order by all processes.
     """
-    if device.type != "cpu" or getattr(model, "is_quantized", False) or _draws(model):
+    if device.type != "cpu" or getattr(model, "is_quantized", False) or _draws(model) or parallel.sharded(model):
         return 1
     return max(1, min(torch.get_num_threads(), size // LEAST))
 

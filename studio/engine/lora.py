@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import ModelError
-from studio.engine import adalora
+from studio.engine import adalora, parallel
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "c_attn", "dense")
 
@@ -51,7 +51,8 @@ def attach(model: torch.nn.Module, config: TrainingConfig, start: Path, steps: i
         # The base's weights are now what is left of them; to be read back as the change of a plain LoRA.
         adapter: Any = adapted.peft_config["default"]
         adapter.init_lora_weights = True
-        adapted.save_pretrained(str(start))
+        if parallel.leads():
+            adapted.save_pretrained(str(start))
         adapter.init_lora_weights = row.fixed["init_lora_weights"]
     return adapted
 

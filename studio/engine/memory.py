@@ -2,6 +2,8 @@
 
 import gc
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import psutil
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from studio.engine import loss
+from studio.engine import loss, parallel
 from studio.engine.rows import Table, packed_batch, padded_batch
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -44,7 +46,10 @@ def saved_per_token(model: Any, rows: Table, pad: int | None) -> float:
 
 
 def free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    """Of the card, or of the machine, as a process's part."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available // parallel.size()
 
 
 def layers_to_recompute(per_token: float, tokens: int, layers: int, free: int) -> int:
@@ -63,6 +68,32 @@ def recompute(model: Any, number: int) -> None:
     model.get_base_model().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     for layer in layers_of(model)[number:]:
         layer.gradient_checkpointing = False
+
+
+class AllRanOut(MemoryError):
+    """The memory of one process of a run ran out, and all know it at the same moment."""
+
+
+@contextmanager
+def together(alone: bool) -> Iterator[None]:
+    """Let all processes of a run see that the memory of one ran out, so that all do the same about it.
+
+    `alone`: this process cannot wait for the others, as they cannot go on without it.
+    """
+    error: BaseException | None = None
+    try:
+        yield
+    except (RuntimeError, MemoryError) as caught:
+        if alone or parallel.size() == 1 or not ran_out(caught):
+            raise
+        error = caught
+    if not alone and parallel.either(error is not None):
+        raise AllRanOut from error
+
+
+def mendable(error: BaseException) -> bool:
+    """Whether the memory ran out in a way that a step may be done again after."""
+    return isinstance(error, AllRanOut) or (parallel.size() == 1 and ran_out(error))
 
 
 def ran_out(error: BaseException) -> bool:

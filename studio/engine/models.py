@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 
 from studio.domain.errors import ModelError
-from studio.engine import gate
+from studio.engine import gate, parallel
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -108,7 +108,8 @@ def use_all_cores() -> None:
     """
     if "OMP_NUM_THREADS" in os.environ:
         return
-    torch.set_num_threads(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1)
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // parallel.size()))
 
 
 def convert(gguf: Path, out: Path) -> None:

@@ -1,24 +1,30 @@
-"""What an engine leaves in its directory, and finds there: events, its process, wishes of the studio."""
+"""What an engine leaves in its directory, and finds there: events, its process, settings, wishes of the studio."""
 
 import errno
 import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 from studio.domain import events
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document, with_edit
+
+MEETING = "PEFT_STUDIO_MEETING"  # in a run of several processes, the file where they meet; only such a process has it
 
 
 class Reporter:
-    """Appends events to `events.jsonl` of one directory; the only writer of that file."""
+    """Appends events to `events.jsonl` of one directory; the only writer of that file. A silent one writes nothing."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, silent: bool = False) -> None:
+        self.directory, self.silent = directory, silent
         self.path = directory / "events.jsonl"
         self.seq = self._mend()
         self.begin = time.monotonic()
@@ -36,6 +42,8 @@ class Reporter:
 
     def emit(self, event: events.Event) -> None:
         """Write one event, numbered and timed."""
+        if self.silent:
+            return
         event.seq, self.seq = self.seq, self.seq + 1
         event.time = datetime.now(UTC).isoformat(timespec="milliseconds")
         event.elapsed = round(time.monotonic() - self.begin, 3)
@@ -57,10 +65,13 @@ class Reporter:
 
 
 class Wishes:
-    """What the studio asks of a run by files in `control`, and the system by a signal."""
+    """What the studio asks of a run by files in `control`, and the system by a signal.
 
-    def __init__(self, directory: Path) -> None:
-        self.control = directory / "control"
+    `agree` is told what this process sees and returns what all processes of the run see, which all must ask together.
+    """
+
+    def __init__(self, directory: Path, agree: Callable[[bool], bool] = bool) -> None:
+        self.control, self.agree = directory / "control", agree
         self.terminated = False
 
     def listen(self) -> None:
@@ -68,23 +79,32 @@ class Wishes:
         signal.signal(signal.SIGTERM, self._terminate)
 
     def _terminate(self, number: int, frame: Any) -> None:
-        if self.terminated:
+        if self.terminated and MEETING not in os.environ:  # else it may be the same one, passed on
             os._exit(128 + number)
         self.terminated = True
 
     def stop(self) -> bool:
-        return (self.control / "stop").exists()
+        return self.agree((self.control / "stop").exists())
 
     def pause(self) -> bool:
-        return self.terminated or (self.control / "pause").exists()
+        return self.agree(self.terminated or (self.control / "pause").exists())
 
     def save(self) -> bool:
         """Whether a checkpoint is asked for; a wish is heard once."""
         try:
             (self.control / "checkpoint").unlink()
         except FileNotFoundError:
-            return False
-        return True
+            return self.agree(False)
+        return self.agree(True)
+
+
+def settings(directory: Path) -> TrainingConfig:
+    """The settings of a run directory, with those changed when it was resumed."""
+    document = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    edit = directory / "control" / "edit.json"
+    if edit.exists():
+        document = with_edit(document, json.loads(edit.read_text(encoding="utf-8")))
+    return from_document(document)
 
 
 def _whole(file: Any, data: bytes) -> None:

@@ -12,13 +12,14 @@ import torch
 
 from studio import __version__
 from studio.domain import events
-from studio.engine import attention, checkpoints, evaluate, fused, lora, memory, models, tokens
+from studio.engine import attention, checkpoints, evaluate, fused, lora, memory, models, parallel, tokens
+from studio.engine.batches import Steps, batches
 from studio.engine.job import Job
 from studio.engine.lanes import lanes_for
 from studio.engine.plan import Plan, chosen, make_plan
 from studio.engine.report import Reporter, Wishes, write_json
 from studio.engine.samples import Samples
-from studio.engine.trainer import State, Steps, Trainer, batches
+from studio.engine.trainer import State, Trainer
 
 # Held-out rows measured while training: at most, at least, and all checks together as a share of the tokens trained on
 # (a token checked takes a third of the time). The report at the end takes more.
@@ -27,17 +28,24 @@ HELD_ROWS, HELD_LEAST, HELD_SHARE = 100, 16, 0.3
 
 def run(directory: Path, reporter: Reporter) -> None:
     """Do the job of a run directory, up to its `finished` event, or to `paused`."""
-    wishes = Wishes(directory)
+    wishes = Wishes(directory, parallel.either)
     wishes.listen()
     job = Job.open(directory, reporter)
     template = tokens.template_of(job.tokenizer)
-    job.extend_lineage(template)
-    plan = make_plan(job, template)
+    with parallel.leader_first():
+        if parallel.leads():
+            job.extend_lineage(template)
+        plan = make_plan(job, template)
     done = _train(job, plan, template, wishes)
-    if done.ended == "paused":
-        return
-    state = done.state
     peak = models.peak_memory_bytes(job.device)
+    if done.ended != "paused" and (parallel.leads() or job.shared):  # a base held in parts is asked by all together
+        _finish(job, plan, done, peak)
+    parallel.leave()
+
+
+def _finish(job: Job, plan: Plan, done: "Done", peak: int) -> None:
+    """Compare, and tell the end."""
+    state = done.state
     report = _compare(job, plan, done) if len(plan.held) and state.step else None
     result = {
         "steps": state.step,
@@ -48,8 +56,9 @@ def run(directory: Path, reporter: Reporter) -> None:
         "peak_memory_bytes": peak,
         "eval": report,
     }
-    checkpoints.Keeper(directory, job.config.checkpoint.keep).lighten()
-    reporter.emit(events.Finished(step=state.step, stopped=done.stopped, result=result))
+    if parallel.leads():
+        checkpoints.Keeper(job.directory, job.config.checkpoint.keep).lighten()
+    job.reporter.emit(events.Finished(step=state.step, stopped=done.stopped, result=result))
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     """Train, from the newest checkpoint if there is one, and save the adapter, unless it is paused."""
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
-    model: Any = models.load_base(job.base, config.quantization, job.dtype, job.device)
+    where = torch.device("cpu") if job.shared else job.device  # the parts go to the device
+    model: Any = models.load_base(job.base, config.quantization, job.dtype, where)
     known = attention.packable(model.config)
     packed = config.train.packing != "off" and known and config.row.packing
     if packed:
@@ -80,10 +90,13 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     if config.quantization != "none":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     reporter.phase("Adding the adapter")
-    start = job.directory / "start"
-    model = lora.attach(model, config, start, plan.steps)
+    model = lora.attach(model, config, job.directory / "start", plan.steps)
     fused.fuse(model)
-    again, number = _fit(model, plan, config.train.recompute if config.row.recompute else "off", pad, job.device)
+    wanted = config.train.recompute if config.row.recompute else "off"
+    per_token = memory.saved_per_token(model, plan.rows, pad) if wanted == "auto" else 0
+    if job.shared:
+        parallel.shard(model, memory.layers_of(model), job.device)
+    again, number = _fit(model, plan, wanted, per_token, job.device)
     trainer = _trainer(job, plan, model, pad, number, wishes)
     trainer.announce = partial(
         _announce,
@@ -97,9 +110,12 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
             "learning_rate": plan.rate,
             "recomputed_layers": again,
             "batches_at_once": number,
+            "processes": parallel.size(),
         },
     )
-    trainer.announce(_resume(trainer, reporter))
+    with parallel.leader_first():
+        resumed = _resume(trainer, reporter)
+    trainer.announce(resumed)
     try:
         trainer.run()
     except checkpoints.NoRoom as error:
@@ -111,11 +127,9 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
             reporter.emit(_paused(trainer, why, "It goes on where it was." if why else ""))
     if trainer.ended != "paused":
         kept = trainer.keep_best()
-        reporter.phase("Saving the adapter")
-        name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
-        facts = _facts(job, plan, template, kept)
-        written = lora.save(model, config, job.directory / "adapter", start, facts, name)
-        reporter.emit(events.Saved(step=kept, path="adapter", bytes=written))
+        if parallel.leads():
+            _save(job, plan, template, kept, model)
+        parallel.wait()
     return Done(trainer.state, trainer.ended)
 
 
@@ -134,6 +148,14 @@ def _announce(job: Job, plan: Plan, model: Any, settings: dict[str, Any], resume
             settings=settings,
         )
     )
+
+
+def _save(job: Job, plan: Plan, template: str, step: int, model: Any) -> None:
+    job.reporter.phase("Saving the adapter")
+    name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
+    facts = _facts(job, plan, template, step)
+    written = lora.save(model, job.config, job.directory / "adapter", job.directory / "start", facts, name)
+    job.reporter.emit(events.Saved(step=step, path="adapter", bytes=written))
 
 
 def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, number: int, wishes: Wishes) -> Trainer:
@@ -194,7 +216,7 @@ def _paused(trainer: Trainer, words: str, hint: str) -> events.Paused:
     )
 
 
-def _fit(model: Any, plan: Plan, wanted: str, pad: int | None, device: torch.device) -> tuple[int, int]:
+def _fit(model: Any, plan: Plan, wanted: str, per_token: float, device: torch.device) -> tuple[int, int]:
     """Let as many layers be computed again as are asked for, or as the memory asks for.
 
     Return how many these are, and how many batches are computed at once: one where more would cost such layers.
@@ -203,11 +225,10 @@ def _fit(model: Any, plan: Plan, wanted: str, pad: int | None, device: torch.dev
     number = lanes_for(model, device, plan.size)
     again = {"on": layers, "off": 0}.get(wanted)
     if again is None:
-        per_token, free = memory.saved_per_token(model, plan.rows, pad), memory.free_bytes(device)
-        at_once = max(plan.size, number * longest)
+        free, at_once = memory.free_bytes(device), max(plan.size, number * longest)
         if memory.layers_to_recompute(per_token, at_once, layers, free):
             number, at_once = 1, max(plan.size, longest)
-        again = memory.layers_to_recompute(per_token, at_once, layers, free)
+        again = parallel.agree(memory.layers_to_recompute(per_token, at_once, layers, free))
     memory.recompute(model, again)
     return again, number
 
@@ -252,7 +273,10 @@ def _compare(job: Job, plan: Plan, done: Done) -> dict[str, Any]:
         seed=job.config.train.seed,
         limit=plan.limit,
         phase=job.reporter.phase,
+        shared=job.shared,
     )
+    if not parallel.leads():
+        return report
     facts = json.loads((adapter / "studio.json").read_text(encoding="utf-8"))
     facts["metrics"] = {key: report[key] for key in ("rows", "answers", "base", "adapter", "difference", "verdict")}
     write_json(adapter / "studio.json", facts)

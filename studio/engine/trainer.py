@@ -2,77 +2,30 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
-from studio.engine import checkpoints, loss, memory, models
+from studio.engine import checkpoints, loss, memory, models, parallel
+from studio.engine.batches import Steps, labels_in, real_tokens, rows_in
 from studio.engine.guard import Decision, Guard
 from studio.engine.history import History
 from studio.engine.lanes import Lanes
 from studio.engine.report import Reporter, Wishes
-from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch, spread
 from studio.engine.samples import Samples
 
 LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer one is left and done again
 
 
-class Steps:
-    """Item i holds the batches of optimizer step i. Passes are shuffled by the seed alone, any can be rebuilt."""
-
-    def __init__(
-        self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None, lanes: int = 1
-    ) -> None:
-        self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
-        self.lanes = lanes
-        self.per_pass = math.ceil(len(table) / per_step)
-
-    def __len__(self) -> int:
-        return self.total
-
-    def __getitem__(self, step: int) -> list[dict[str, Any]]:
-        turn, index = divmod(step, self.per_pass)
-        order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
-        chosen = order[index * self.per_step : (index + 1) * self.per_step]
-        return batches(self.rows[chosen], self.size, self.pad, self.lanes)
-
-
-def batches(rows: Sequence[Row], size: int, pad: int | None, lanes: int = 1) -> list[dict[str, Any]]:
-    """Cut rows into batches with at most `size` tokens in all lanes at once: packed, or padded and sorted by length."""
-    if pad is None:
-        return [packed_batch(group) for group in (spread(rows, size, lanes) if lanes > 1 else pack(rows, size))]
-    size //= lanes
-    groups: list[list[Row]] = []
-    for row in sorted(rows, key=len, reverse=True):
-        if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= size:
-            groups[-1].append(row)
-        else:
-            groups.append([row])
-    return [padded_batch(group, pad) for group in groups]
-
-
 def loss_of(model: Any, batch: dict[str, Any], device: torch.device, smoothing: float = 0.0) -> torch.Tensor:
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     return (loss.packed if "lengths" in moved else loss.padded)(model, moved, smoothing)
-
-
-def labels_in(batch: dict[str, Any]) -> int:
-    return int((batch["labels"] != -100).sum())
-
-
-def rows_in(batch: dict[str, Any]) -> int:
-    return len(batch["lengths"]) if "lengths" in batch else len(batch["input_ids"])
-
-
-def real_tokens(batch: dict[str, Any]) -> int:
-    return sum(batch["lengths"]) if "lengths" in batch else int(batch["attention_mask"].sum())
 
 
 def schedule(kind: str, warmup: float, total: int, step: int) -> float:
@@ -130,16 +83,18 @@ class Trainer:
         self.state = State(steps.size)
         self.device = next(model.parameters()).device
         self.weights = [value for value in model.parameters() if value.requires_grad]
+        self.shared = parallel.sharded(model)
         self.saved = time.monotonic()
         self.kept: dict[str, Any] = {}  # the state the newest checkpoint holds
         self.ended = ""  # stopped or paused, when that is how it ended; early when the guard ended it
 
     def load(self, place: Path) -> None:
         """Go on from a checkpoint: weights, optimizer, random numbers and counts as they were."""
-        planned = [group["lr"] for group in self.optimizer.param_groups]
+        planned = [group.get("planned_lr", group["lr"]) for group in self.optimizer.param_groups]
         self.kept = checkpoints.read(place, self.model, self.optimizer)
         self.state = State(**self.kept)
-        self.keeper.forget_after(self.state.step)
+        if parallel.leads():
+            self.keeper.forget_after(self.state.step)
         self.steps.size = min(self.steps.size, self.state.size)
         for group, rate in zip(self.optimizer.param_groups, planned, strict=True):
             if group.get("planned_lr", rate) != rate:  # the user chose another one
@@ -188,13 +143,13 @@ class Trainer:
         except (Left, RuntimeError, MemoryError) as error:
             self.optimizer.zero_grad()
             checkpoints.set_torch_rng(rng)  # as it was when the step began
-            if isinstance(error, Left) or not memory.ran_out(error):
+            if isinstance(error, Left) or not memory.mendable(error):
                 raise
             self._shrink(parts, error)
             return
         seconds = time.monotonic() - begin
-        counted = sum(map(real_tokens, parts))
-        share = memory.share_in_use(self.device)
+        counted = int(parallel.total(sum(map(real_tokens, parts)))[0])
+        share = parallel.agree(round(1000 * memory.share_in_use(self.device))) / 1000
         self.history.step(state.step + 1, value, norm, rate, share)
         if not math.isfinite(value) or not math.isfinite(norm):
             self.optimizer.zero_grad()
@@ -244,8 +199,9 @@ class Trainer:
             elif action == "end":
                 self.ended = "early"
             elif action == "back":
+                rate = self.state.slower
                 self._back(finding.since)
-                self.state.slower /= 3
+                self.state.slower = rate / 3
                 self._in_force()
                 self.announce(self.state.step)
             elif action == "pause":
@@ -257,7 +213,8 @@ class Trainer:
         """Return to the newest checkpoint not after a step, or the oldest there is."""
         there = sorted(self.keeper.steps())
         good = [each for each in there if each <= step] or there[:1]
-        self.load(self.keeper.folder / f"step-{good[-1]}")
+        with parallel.leader_first():
+            self.load(self.keeper.folder / f"step-{good[-1]}")
         self.history.back(self.state.step)
 
     def _take(self, size: int) -> None:
@@ -269,9 +226,10 @@ class Trainer:
     def _shrink(self, parts: list[dict[str, Any]], error: BaseException) -> None:
         """Take half as many tokens at once: the same result in more, smaller pieces."""
         before = self.steps.size
-        if max(map(rows_in, parts)) == 1:
+        if parallel.agree(max(map(rows_in, parts), default=0)) == 1:
+            longest = parallel.agree(max(map(real_tokens, parts), default=0))
             raise EngineError(
-                f"The memory is not enough for one example of {max(map(real_tokens, parts)):,} tokens at a time.",
+                f"The memory is not enough for one example of {longest:,} tokens at a time.",
                 "Resume with train.recompute on, shorten data.max_length, or choose QLoRA or a smaller model.",
             ) from error
         self._take(before // 2)
@@ -290,22 +248,24 @@ class Trainer:
         """One optimizer step over the batches: return its loss, gradient norm and learning rate."""
         train, state = self.config.train, self.state
         self.model.train()
-        labelled, begin, done = sum(map(labels_in, parts)), time.monotonic(), 0
+        labelled, begin, done = parallel.total(sum(map(labels_in, parts)))[0], time.monotonic(), 0
 
         def gradients(batch: dict[str, Any]) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
             """Loss and gradients of one batch; the latter are added in order, whichever lane was first."""
-            if done and (time.monotonic() - begin) / done * (len(parts) - done) > LONG and self.wishes.pause():
+            if done and (time.monotonic() - begin) / done * (len(parts) - done) > LONG and self._leaves():
                 raise Left
             value = loss_of(self.model, batch, self.device, train.label_smoothing) / labelled
             return value.detach(), torch.autograd.grad(value, self.weights, allow_unused=True)
 
         total = torch.zeros((), device=self.device)
-        for value, its in self.lanes.map(gradients, parts):
-            for weight, gradient in zip(self.weights, its, strict=True):
-                if gradient is not None:
-                    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
-            total += value
-            done += 1
+        with memory.together(alone=self.shared):
+            for value, its in self.lanes.map(gradients, parallel.even(parts)):
+                for weight, gradient in zip(self.weights, its, strict=True):
+                    if gradient is not None:
+                        weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+                total += value
+                done += 1
+        parallel.add([total, *(value.grad for value in self.weights if value.grad is not None)])
         norm = float(torch.nn.utils.clip_grad_norm_(self.weights, train.max_grad_norm))
         result = float(total)
         share = schedule(train.schedule, train.warmup, self.steps.total, state.step) * state.slower
@@ -343,21 +303,27 @@ class Trainer:
     def _held_out_loss(self) -> float:
         """Mean loss over all labelled tokens of the held-out batches."""
         self.model.eval()
+        mine = [self.held[place] for place in parallel.share([real_tokens(batch) for batch in self.held])]
 
         @torch.no_grad()
         def measured(batch: dict[str, Any]) -> float:
-            if self.wishes.pause():
+            if self._leaves():
                 raise Left
             return float(loss_of(self.model, batch, self.device))
 
-        return sum(self.lanes.map(measured, self.held)) / max(1, sum(map(labels_in, self.held)))
+        (total,) = parallel.total(sum(self.lanes.map(measured, parallel.even(mine))))
+        return total / max(1, sum(map(labels_in, self.held)))
+
+    def _leaves(self) -> bool:
+        """Whether what is being done is left for a pause. Several processes end it: they can leave only together."""
+        return parallel.size() == 1 and self.wishes.pause()
 
     def _save_due(self) -> bool:
         plan, state = self.config.checkpoint, self.state
         if not self.kept:
             return True  # whatever comes, there is a state to go back to
         by_step = plan.every_steps and state.step % plan.every_steps == 0
-        by_time = time.monotonic() - self.saved > 60 * plan.every_minutes
+        by_time = parallel.agree(time.monotonic() - self.saved > 60 * plan.every_minutes)
         return bool(by_step or by_time or self.wishes.save())
 
     def save(self) -> None:
@@ -365,10 +331,12 @@ class Trainer:
         now = asdict(self.state)
         if now == self.kept:
             return
-        place = self.keeper.write(self.model, self.optimizer, now)
+        with parallel.by_leader(checkpoints.NoRoom) as leads:
+            if leads:
+                place = self.keeper.write(self.model, self.optimizer, now)
+                path = f"{checkpoints.FOLDER}/{place.name}"
+                self.reporter.emit(events.Saved(step=self.state.step, path=path, bytes=self.keeper.bytes))
         self.saved, self.kept = time.monotonic(), now
-        path = f"{checkpoints.FOLDER}/{place.name}"
-        self.reporter.emit(events.Saved(step=self.state.step, path=path, bytes=self.keeper.bytes))
 
     def keep_best(self) -> int:
         """Put the best weights back, where checks were made and early stopping is on; return their step."""

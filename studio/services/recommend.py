@@ -55,6 +55,8 @@ DEFAULTS = {
     "guard.overfitting": "The best step is kept, so nothing is lost by ending.",
     "guard.memory": "Half as much at once gives the same result, only slower.",
     "hardware.device": "A CUDA card where there is one, else the processor.",
+    "hardware.processes": "One for each CUDA card; a processor is best used by one.",
+    "hardware.sharding": "A whole base in each process is fastest, where it fits.",
 }
 
 

@@ -1,10 +1,11 @@
 """What a step keeps, and how many layers are computed again."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.engine import loss, memory
+from studio.engine import loss, memory, parallel
 from studio.engine.rows import Table, packed_batch
 from tests.engine.test_attention import rows_of
 from tests.engine.test_fused import adapted
@@ -39,3 +40,25 @@ def test_the_first_layers_are_computed_again_with_the_same_gradient():
     torch.testing.assert_close(*found)
     rows = Table.of(rows_of([60]))
     assert memory.saved_per_token(saving, rows, None) < memory.saved_per_token(plain, rows, None)
+
+
+@pytest.mark.parametrize(("mine", "others"), [(True, False), (False, True), (True, True)])
+def test_memory_that_runs_out_in_one_process_is_known_to_all(monkeypatch, mine, others):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    monkeypatch.setattr(parallel, "agree", lambda number: max(number, others))
+
+    def work():
+        with memory.together(alone=False):
+            if mine:
+                raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(memory.AllRanOut) as caught:
+        work()
+    assert memory.mendable(caught.value)
+
+
+def test_no_memory_error_is_mended_while_the_others_wait_for_part_of_a_layer(monkeypatch):
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    with pytest.raises(RuntimeError, match="out of memory") as caught, memory.together(alone=True):
+        raise RuntimeError("CUDA out of memory")
+    assert not memory.mendable(caught.value)

@@ -106,7 +106,9 @@ def test_overfitting_ends_early_and_keeps_the_best_step(tiny, make_run):
         pytest.fail("the learning rate of this test no longer makes it overfit")
     best = min(checks, key=lambda event: event.loss)
     assert of(events.Saved, found)[-1].step == best.step
-    assert f"since step {best.step}" in of(events.Warned, found)[0].words
+    (warned,) = of(events.Warned, found)
+    assert (warned.rule, warned.did, warned.edit) == ("overfitting", "acted", {"train.max_steps": best.step})
+    assert f"at step {best.step}" in warned.words
     assert of(events.Finished, found)[0].result["eval"]["adapter"]["loss"] == pytest.approx(best.loss, rel=1e-3)
 
 

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from studio.domain import events
+from studio.domain.errors import EngineError
 from studio.domain.methods import METHODS
-from studio.engine import checkpoints, train, trainer
+from studio.engine import checkpoints, memory, train, trainer
 from studio.engine.report import Reporter, Wishes
 from tests.engine.test_train import engine, of, told, wait_for_steps
 
@@ -213,3 +214,62 @@ def test_a_wish_to_save_is_heard_once(tiny, make_run, monkeypatch):
     saved = [event.step for event in of(events.Saved, run(directory)) if event.path != "adapter"]
     assert saved[0] == 0
     assert not (directory / "control" / "checkpoint").exists()
+
+
+# the guard at work
+
+CALM = ["train.max_steps=30", "train.warmup=0", "train.schedule=constant", "evaluate.answers=0", "evaluate.every=1000"]
+
+
+def no_numbers_at(monkeypatch, *calls):
+    """Let the loss of these calls be no number."""
+    loss_of, made = trainer.loss_of, []
+
+    def broken(model, *args):
+        made.append(model.training)
+        value = loss_of(model, *args)
+        return value * float("nan") if sum(made) in calls and model.training else value
+
+    monkeypatch.setattr(trainer, "loss_of", broken)
+
+
+@pytest.mark.spec("U26.4")
+def test_a_loss_that_is_no_number_goes_back_and_learns_more_slowly(tiny, make_run, monkeypatch):
+    no_numbers_at(monkeypatch, 8)
+    found = run(make_run(tiny, *CALM, "checkpoint.every_steps=2"))
+    (warned,) = of(events.Warned, found)
+    assert (warned.rule, warned.did, warned.step) == ("invalid", "acted", 7)
+    assert of(events.Started, found)[-1].resumed_from == 6
+    rates = {event.step: event.learning_rate for event in of(events.Step, found)}
+    assert rates[6] == pytest.approx(1e-2)
+    assert rates[7] == rates[30] == pytest.approx(1e-2 / 3)
+    assert len(steps(found)) == 30
+    assert of(events.Finished, found)
+
+
+def test_told_only_a_loss_that_is_no_number_ends_the_run(tiny, make_run, monkeypatch):
+    no_numbers_at(monkeypatch, 8)
+    with pytest.raises(EngineError, match="no number any more at step 8"):
+        run(make_run(tiny, *CALM, "guard.invalid=tell"))
+
+
+@pytest.mark.spec("U26.1")
+def test_a_loss_that_climbs_pauses_before_it_went_wrong(tiny, make_run):
+    settings = ["train.max_steps=300", "train.learning_rate=0.9", "train.max_grad_norm=1e9", "evaluate.answers=0"]
+    directory = make_run(tiny, *settings, "evaluate.every=1000", "checkpoint.every_steps=5", "guard.explosion=tell")
+    found = run(directory)
+    warned = [event for event in of(events.Warned, found) if event.did == "paused"]
+    assert [event.rule for event in warned] == ["divergence"]
+    assert warned[0].edit["train.learning_rate"] == pytest.approx(0.3)
+    assert isinstance(found[-1], events.Paused)
+    assert found[-1].step < warned[0].step
+    assert not (directory / "adapter").exists()
+
+
+def test_full_memory_halves_once(tiny, make_run, monkeypatch):
+    monkeypatch.setattr(memory, "share_in_use", lambda device: 0.95)
+    found = run(make_run(tiny, *CALM))
+    assert [(event.rule, event.edit) for event in of(events.Warned, found)] == [
+        ("memory", {"train.batch_tokens": 1024})
+    ]
+    assert of(events.Finished, found)

@@ -20,6 +20,7 @@ ENGINE_DECIDES = {
     "train.packing",
     "evaluate.max_new_tokens",
     "hardware.device",
+    "hardware.processes",
     "train.recompute",
 }
 NO_REASON_NEEDED = {"model.id", "model.revision", "data.path", "data.format", "data.map"}  # what is said, not chosen

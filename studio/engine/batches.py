@@ -1,0 +1,57 @@
+"""The rows of each step, in an order that follows from the seed, cut into batches."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from studio.engine import parallel
+from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch, spread
+
+
+class Steps:
+    """Item i holds this process's batches of step i. Passes are shuffled by the seed alone, any can be rebuilt."""
+
+    def __init__(
+        self, table: Table, per_step: int, size: int, total: int, seed: int, pad: int | None, lanes: int = 1
+    ) -> None:
+        self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
+        self.lanes = lanes
+        self.per_pass = math.ceil(len(table) / per_step)
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, step: int) -> list[dict[str, Any]]:
+        turn, index = divmod(step, self.per_pass)
+        order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
+        chosen = order[index * self.per_step : (index + 1) * self.per_step]
+        mine = chosen[parallel.share(self.rows.lengths[chosen])]
+        return batches(self.rows[mine], self.size, self.pad, self.lanes)
+
+
+def batches(rows: Sequence[Row], size: int, pad: int | None, lanes: int = 1) -> list[dict[str, Any]]:
+    """Cut rows into batches with at most `size` tokens in all lanes at once: packed, or padded and sorted by length."""
+    if pad is None:
+        return [packed_batch(group) for group in (spread(rows, size, lanes) if lanes > 1 else pack(rows, size))]
+    size //= lanes
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=len, reverse=True):
+        if groups and len(groups[-1][0]) * (len(groups[-1]) + 1) <= size:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return [padded_batch(group, pad) for group in groups]
+
+
+def labels_in(batch: dict[str, Any]) -> int:
+    return int((batch["labels"] != -100).sum())
+
+
+def rows_in(batch: dict[str, Any]) -> int:
+    return len(batch["lengths"]) if "lengths" in batch else len(batch["input_ids"])
+
+
+def real_tokens(batch: dict[str, Any]) -> int:
+    return sum(batch["lengths"]) if "lengths" in batch else int(batch["attention_mask"].sum())
