@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from studio.services.datasets import Datasets
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.progress import Known
+from studio.services.queue import place_of
 from studio.services.recommend import recommend
 from studio.storage.paths import Home, slug, write_atomic
 from studio.storage.store import Store
@@ -146,6 +148,12 @@ class Runs:
                 pass
         return self._read(path)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other thread and process from starting anything. This process's lock always comes first."""
+        with self._lock, self.store.exclusive():
+            yield
+
     def _path(self, run_id: str) -> Path:
         path = self.home.runs / run_id
         if not re.fullmatch("[a-z0-9-]+", run_id) or not (path / "lineage.json").is_file():
@@ -194,10 +202,12 @@ class Runs:
             raise
 
     def _start(self, path: Path) -> Run:
-        with self._lock, self.store.exclusive():  # two who start the same run start one engine
+        with self.alone():  # two who start the same run start one engine
             run = self._read(path)
             if run.status is Status.QUEUED:
-                jobs.spawn_recorded("train", path, path / "worker.log", self.command)
+                place = place_of(path)
+                card = place.card if place else None
+                jobs.spawn_recorded("train", path, path / "worker.log", self.command, card)
             elif not run.status.active:
                 raise StudioError(
                     f"{run_title(run.id)} is over: {run.status}.", f"Start a new one from {path / 'config.yaml'}."
@@ -229,6 +239,8 @@ class Runs:
             if known is None or known.stamp != stamp:
                 known = self._known[path] = Known(path, stamp)
             run = known.record(self._status(known))
+            if run.status is Status.QUEUED and (place := place_of(path)):
+                run.since, run.priority, run.after = place.since, place.priority, place.after
             if run.step and isinstance(known.progress.end, Finished) and (path / "adapter").is_dir():
                 self._keep_adapter(known, run)
             return run

@@ -1,5 +1,6 @@
 """Runs: the list, and one run live, from its files: a page opened at any time shows the same."""
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -8,6 +9,7 @@ import gradio as gr
 
 from studio.domain import words
 from studio.domain.errors import NotFound
+from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
 from studio.studio import Studio
 from studio.ui import run_page
@@ -59,7 +61,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             )
             needle = gr.Textbox(
                 "",
-                placeholder="Filter by name, model or data",
+                placeholder="Name, model, data, method or date",
                 label="Filter runs",
                 show_label=False,
                 container=False,
@@ -108,7 +110,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def draw_list(segment_now: str, needle_now: str, page_now: int) -> Update:
         runs = studio.runs.list()
-        chosen = [run for run in runs if matches(run, segment_now, needle_now)]
+        waiting = studio.queue.list() if any(run.since for run in runs) else []
+        places = {run.id: place for place, run in enumerate(waiting)}
+        chosen = [run for run in in_order(runs, waiting) if matches(run, segment_now, needle_now)]
         page_now = min(page_now, max(0, len(chosen) - 1) // PAGE)
         here = chosen[page_now * PAGE : (page_now + 1) * PAGE]
         empty = "No runs yet. Train on your data, and it appears here."
@@ -121,7 +125,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             filters: gr.update(visible=bool(runs)),
             said: "",
             segment: gr.Radio(choices=segments(runs)),
-            listed: rows(map(run_item, here), "Runs", empty),
+            listed: rows([listed_item(run, places) for run in here], "Runs", empty),
             clear: gr.update(visible=bool(runs) and not chosen),
             pager: gr.update(visible=len(chosen) > PAGE),
             place: muted(f"{page_now * PAGE + 1}–{last} of {len(chosen)}"),
@@ -161,7 +165,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if not run_id:
             return draw_list(segment_now, needle_now, page_now)
         try:
-            run = studio.runs.get(run_id)
+            run = studio.queue.get(run_id)
         except NotFound as error:  # an old address, or its folder was deleted
             return draw_list(segment_now, needle_now, page_now) | {said: problem(error, "Not found")}
         return draw_run(run, watch(run)) | {stopping.panel: gr.update(visible=False)}
@@ -171,7 +175,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if not run_id or not shown or shown[0] != run_id:  # the list is shown
             now = fingerprint(studio.runs.list())
         else:
-            run = studio.runs.get(run_id)
+            run = studio.queue.get(run_id)
             now = look_of(run, watch(run))
         return gr.skip() if now == shown else now
 
@@ -180,7 +184,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if not run_id or not shown or shown[0] != run_id:  # the list is shown
             now = fingerprint(studio.runs.list())
             return {seen: gr.skip()} if now == shown else draw_list(segment_now, needle_now, page_now)
-        run = studio.runs.get(run_id)
+        run = studio.queue.get(run_id)
         curve = watch(run)
         now = look_of(run, curve)
         if now == shown:
@@ -194,6 +198,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def ask_stop(run_id: str) -> str:
         run = studio.runs.get(run_id)
+        if run.status is Status.QUEUED:
+            return consequences(["It has not started, so nothing is lost.", "It leaves the queue for good."])
         kept = f"What it has learned until then is kept as a version of {run.name}."
         at = f"Training ends after the step it is in, now {words.count(run.step)} of {words.count(run.steps)}."
         return consequences(
@@ -203,6 +209,16 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def do_stop(run_id: str) -> Update:
         run = studio.runs.stop(run_id)
         return draw_run(run, watch(run)) | {stop: gr.update(value="Stopping after this step", interactive=False)}
+
+    def pick(chosen: gr.SelectData, segment_now: str, needle_now: str, page_now: int) -> Update:
+        """Open a run, or do what its button in the list says."""
+        verb, _, run_id = str(chosen.index).rpartition(":")
+        if not verb:
+            return {item: run_id}
+        act: dict[str, Callable[[str], object]]
+        act = {"up": studio.queue.up, "first": studio.queue.first, "stop": studio.runs.stop}
+        act[verb](run_id)
+        return draw_list(segment_now, needle_now, page_now)
 
     filtered = [segment, needle, page]
     drawn = [
@@ -228,7 +244,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     clear.click(lambda: draw_list("all", "", 0) | {segment: "all", needle: ""}, None, drawn, **QUIET)
     before.click(lambda a, b, n: draw_list(a, b, n - 1), filtered, drawn, **QUIET)
     after.click(lambda a, b, n: draw_list(a, b, n + 1), filtered, drawn, **QUIET)
-    listed.select(_picked, None, item, **QUIET)
+    listed.select(pick, filtered, [item, *drawn], **QUIET)
     back.click(lambda: "", None, item, **QUIET)
     new.click(lambda: go("train"), None, shell.to("train"), **QUIET)
     stop.click(ask_stop, item, stopping.lines, **QUIET)
@@ -241,10 +257,6 @@ def build(studio: Studio, shell: Shell) -> Tab:
     return Tab(draw, drawn, [timer], filtered)
 
 
-def _picked(picked: gr.SelectData) -> str:
-    return str(picked.index)
-
-
 def segments(runs: list[Run]) -> list[tuple[str, str]]:
     """Return the filters that have runs, with their counts."""
     counts = {name: sum(run.status in statuses for run in runs) for name, statuses in SEGMENTS.items()}
@@ -253,20 +265,37 @@ def segments(runs: list[Run]) -> list[tuple[str, str]]:
 
 
 def matches(run: Run, segment: str, needle: str) -> bool:
-    """Whether a run is in the segment and names the needle, in its own name, its model or its data."""
+    """Whether a run is in the segment and has every word of the needle in its name, model, data, method or date."""
     within = segment not in SEGMENTS or run.status in SEGMENTS[segment]
-    text = f"{words.run_title(run.id)} {run.name} {run.model} {words.model_name(run.model)} {run.dataset}".casefold()
-    return within and needle.casefold().strip() in text
+    names = [words.run_title(run.id), run.name, run.model, words.model_name(run.model), run.dataset]
+    text = " ".join([*names, METHODS[run.method].title, run.created[:10], words.when(run.created)]).casefold()
+    return within and all(word in text for word in needle.casefold().split())
+
+
+def in_order(runs: Sequence[Run], waiting: Sequence[Run]) -> list[Run]:
+    """Return those at work, then those that wait in their order, then the others, newest first."""
+    queued = {run.id for run in waiting}
+    others = [run for run in runs if not run.status.working and run.id not in queued]
+    return [*(run for run in runs if run.status.working), *waiting, *others]
+
+
+def listed_item(run: Run, places: dict[str, int]) -> dict[str, Any]:
+    """Return a run as an item of the list; one that waits has buttons for its place in the queue."""
+    place = places.get(run.id)
+    if place is None:
+        return run_item(run)
+    actions = [("up", "Move up")] * (place > 0) + [("first", "Start next")] * (place > 1) + [("stop", "Cancel")]
+    return run_item(run) | {"actions": [(f"{verb}:{run.id}", name) for verb, name in actions]}
 
 
 def fingerprint(runs: list[Run]) -> tuple[Any, ...]:
     """Return what tells one look at the list from the next."""
-    return tuple((run.id, run.status, run.step, run.phase) for run in runs)
+    return tuple((run.id, run.status, run.step, run.phase, run.priority, run.since) for run in runs)
 
 
 def look_of(run: Run, curve: Curve) -> tuple[Any, ...]:
     """Return what tells one look at a run from the next; all but the last draws the whole view again."""
-    return (run.id, run.status, len(curve.warnings), curve.offset)
+    return (run.id, run.status, run.phase if run.since else "", len(curve.warnings), curve.offset)
 
 
 def lines_with(log: str, needle: str) -> str:

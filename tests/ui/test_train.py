@@ -193,7 +193,7 @@ def test_start_prepares_in_words_and_opens_the_run(view: Any, studio: Studio, mo
         return made
 
     monkeypatch.setattr(studio.runs, "prepare", prepare)
-    monkeypatch.setattr(studio.runs, "start", lambda id: made)
+    monkeypatch.setattr(studio.queue, "submit", lambda id: made)
     view.press("Step limit", "submit", 15)
     view.press("Start training")
     assert any("Fetching the model" in str(said) for said in view.states)
