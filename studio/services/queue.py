@@ -301,8 +301,8 @@ def need(run: Run, bf16: bool = True) -> int:
 
 
 def soonest(working: Sequence[Run]) -> Run:
-    """Return the run that ends first, as far as that is known."""
-    return min(working, key=lambda run: run.seconds_left[1] if run.seconds_left else math.inf)
+    """Return the run that ends first, as far as that is known, else the oldest."""
+    return min(working, key=lambda run: (run.seconds_left[1] if run.seconds_left else math.inf, run.created))
 
 
 def about(run: Run) -> str:
