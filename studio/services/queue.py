@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from studio.domain.events import AnyEvent
 from studio.domain.records import Run, Status
 from studio.domain.words import duration, run_title, size
 from studio.services import jobs
-from studio.services.machine import BYTES_BF16, BYTES_FP32, BYTES_INT8, BYTES_NF4, Machine
+from studio.services.machine import BYTES_BF16, BYTES_FP32, BYTES_INT8, BYTES_NF4, Machine, MachineFacts
 from studio.services.progress import YAML
 from studio.storage.locks import Lock
 from studio.storage.paths import write_atomic
@@ -246,9 +246,21 @@ class Room:
     """What the machine can take at this moment beside the runs at work."""
 
     def __init__(self, machine: Machine, working: Sequence[Run]) -> None:
-        self.facts, self.working = machine.facts(), working
-        self.cards = machine.card_room() if self.facts.gpu else {}  # free bytes, by the card's name for CUDA
-        self.engines = max(1, self.facts.cores // CORES)  # on the processor
+        self.machine, self.working = machine, working
+
+    @cached_property
+    def facts(self) -> MachineFacts:
+        return self.machine.facts()
+
+    @cached_property
+    def cards(self) -> dict[str, int]:
+        """The free bytes of each card, by its name for CUDA."""
+        return self.machine.card_room() if self.facts.gpu else {}
+
+    @property
+    def engines(self) -> int:
+        """How many engines may be at work on the processor at once."""
+        return max(1, self.facts.cores // CORES)
 
     @property
     def places(self) -> int:
@@ -293,7 +305,7 @@ def need(run: Run, bf16: bool = True) -> int:
     base = {"int8": BYTES_INT8, "nf4": BYTES_NF4}.get(config.quantization, BYTES_BF16 if half else BYTES_FP32)
     width = (10 * parameters) ** (1 / 3)  # of the hidden states, as models of this size usually have it
     layers = parameters / (12 * width**2)
-    adapter = 6 * parameters * config.method.rank / width * 4 * 4  # weight, gradient and two moments in 4 bytes each
+    adapter = 1.5 * parameters * config.rank / width * 16  # numbers; weight, gradient and two moments in 4 bytes each
     tokens = 4096 if config.train.batch_tokens == "auto" else config.train.batch_tokens
     kept = 1 if config.train.recompute == "on" else KEPT_A_LAYER
     activations = tokens * layers * kept * width * (2 if half else 4)
