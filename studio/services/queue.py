@@ -127,8 +127,7 @@ class Queue:
             return ""
         first = soonest(room.working) if room.working else waiting[0]
         more = len(waiting) - (not room.working)
-        others = f" and {more} more go" if more else " goes"
-        return f"{run_title(first.id)}{others} first{about(first)}"
+        return f"{run_title(first.id)} and {more} more go first" if more else goes_first(first)
 
     def up(self, run_id: str) -> None:
         """Let a run that waits change places with the one before it."""
@@ -278,8 +277,7 @@ class Room:
             return ""  # one always may: an estimate is no reason never to start
         card = self.free_card()
         if card is None if on_card else len(working) >= self.engines:
-            first = soonest(working)
-            return f"{run_title(first.id)} goes first{about(first)}"
+            return goes_first(soonest(working))
         # those that have just started have not taken yet what they need
         left = self.facts.memory_bytes - sum(need(each, self.facts.bf16) for each in working)
         free = self.cards[card] if on_card and card else max(0, min(self.facts.memory_free_bytes, left))
@@ -317,8 +315,9 @@ def soonest(working: Sequence[Run]) -> Run:
     return min(working, key=lambda run: (run.seconds_left[1] if run.seconds_left else math.inf, run.created))
 
 
-def about(run: Run) -> str:
-    return f", about {duration(sum(run.seconds_left) / 2)}" if run.seconds_left else ""
+def goes_first(run: Run) -> str:
+    left = f", about {duration(sum(run.seconds_left) / 2)}" if run.seconds_left else ""
+    return f"{run_title(run.id)} goes first{left}"
 
 
 def _settled(run: Run) -> tuple[TrainingConfig, int]:
