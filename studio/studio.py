@@ -8,9 +8,11 @@ from studio.services.datasets import Datasets
 from studio.services.evaluate import Evaluate
 from studio.services.machine import Machine
 from studio.services.models import Models
+from studio.services.queue import Queue
 from studio.services.recommend import recommend
 from studio.services.runs import Runs
 from studio.services.usage import Meter
+from studio.storage.locks import Lock
 from studio.storage.paths import Home
 from studio.storage.store import Store
 
@@ -28,6 +30,8 @@ class Studio:
         self.datasets = Datasets(self.home)
         self.adapters = Adapters(self.home, self.store)
         self.runs = Runs(self.home, self.store, self.models, self.datasets, self.adapters, self.machine)
+        self.lock = Lock(self.home)  # not taken: only a studio that serves the page takes it
+        self.queue = Queue(self.runs, self.machine, self.lock)
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.meter = Meter(self.machine)

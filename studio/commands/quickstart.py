@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.commands.common import Json, emit, ended, note, open_studio, progress, say
-from studio.commands.train import attend, outcome, summary
+from studio.commands.train import attend, outcome, summary, waits
+from studio.domain.errors import Taken
 from studio.domain.words import plural, run_title, size
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def quickstart(
             f"Data: {plural(dataset.rows, 'sample conversation')}, {dataset.eval_rows} of them held out for testing. "
             f"Training takes a few minutes."
         )
-        run = studio.runs.start(run.id)
+        run = studio.queue.submit(run.id)
+        waits(run)
     interrupted = False
     if run.status.active:
         run, interrupted = attend(studio, run)
@@ -76,4 +78,10 @@ def _before_and_after(run: "Run") -> None:
 def _open(studio: "Studio", run: "Run") -> None:
     from studio.ui.app import launch
 
-    launch(studio, path=f"/?view=runs&run={run.id}")
+    path = f"/?view=runs&run={run.id}"
+    try:
+        launch(studio, path=path)
+    except Taken as other:
+        if not other.address:
+            raise
+        say(f"The studio is open already: {other.address}{path}")

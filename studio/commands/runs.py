@@ -1,14 +1,15 @@
 """`runs` and `adapters`: what was trained, and the versions that came of it."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from studio.commands.common import Commands, Json, comparison, emit, note, open_studio, say, table
-from studio.commands.train import attend, finish, watch
-from studio.domain.words import duration, interval, run_title, size, when
+from studio.commands.train import attend, finish, waits, watch
+from studio.domain.words import duration, interval, model_name, run_title, size, when
 
-runs = Commands(help="List, show, watch, pause, resume and stop runs.")
+runs = Commands(help="List, queue, show, watch, pause, resume and stop runs.")
 adapters = Commands(help="List, show, choose and remove the versions of adapters.")
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `runs list` shows it.")]
 Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a folder.")]
@@ -17,6 +18,11 @@ Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a 
 @runs.command("list")
 def list_runs(
     status: Annotated[str | None, typer.Option(help="Only runs in this state, as training or failed.")] = None,
+    method: Annotated[str | None, typer.Option(help="Only runs with this method, as lora or qlora.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only runs whose model's name holds these words.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="DATE", help="Only runs of this day and later.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the runs, newest first."""
@@ -24,11 +30,19 @@ def list_runs(
 
     if status is not None and status not in list(Status):
         raise typer.BadParameter(f"the states are {', '.join(Status)}.", param_hint="--status")
-    found = open_studio().runs.list(Status(status) if status else None)
+    wanted = (model or "").casefold()
+    known = open_studio().runs.list(Status(status) if status else None)
+    found = [
+        run
+        for run in known
+        if method in (None, run.method)
+        and wanted in f"{run.model} {model_name(run.model)}".casefold()
+        and (since is None or datetime.fromisoformat(run.created) >= since.astimezone())
+    ]
     if json:
         emit(found)
     elif not found:
-        say("No runs yet. `peft-studio train` starts one.")
+        say("No run is like that." if known else "No runs yet. `peft-studio train` starts one.")
     else:
         rows = [
             (
@@ -46,10 +60,42 @@ def list_runs(
         table(("Run", "State", "Step", "Loss", "Model", "Method", "Adapter", "Started"), rows, right=(2, 3))
 
 
+@runs.command("queue")
+def queue_run(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="A run that waits or was only prepared. None: show the queue.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="The higher goes first; 0 unless told otherwise.")] = None,
+    after: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Wait until this run has ended, however it ends. '': for none.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the runs that wait, the next one first; or put a run there, or change its place."""
+    studio = open_studio()
+    if run:
+        found = studio.queue.submit(run, priority, after)
+        if json:
+            emit(found)
+        elif found.status == "queued":
+            waits(found)
+        else:
+            say(f"{run_title(run)} starts.")
+        return
+    waiting = studio.queue.list()
+    if json:
+        emit(waiting)
+    elif not waiting:
+        say("No run waits.")
+    else:
+        rows = [(each.id, each.priority, each.phase or "next", each.model, when(each.created)) for each in waiting]
+        table(("Run", "Priority", "Waits", "Model", "Made"), rows, right=(1,))
+
+
 @runs.command("show")
 def show_run(run: RunId, json: Json = False) -> None:
     """Show one run."""
-    found = open_studio().runs.get(run)
+    found = open_studio().queue.get(run)
     if json:
         emit(found)
         return
@@ -82,12 +128,13 @@ def tail_run(
     lines: Annotated[int, typer.Option(help="Lines of the engine's log to show first.", min=0)] = 10,
     json: Json = False,
 ) -> None:
-    """Watch a run until it ends; Ctrl-C leaves it running."""
+    """Watch a run until it ends, and keep the queue going meanwhile; Ctrl-C leaves it running."""
     studio = open_studio()
     found = studio.runs.get(run)
     if lines:
         note(studio.runs.log(run, lines))
     if found.status.active:
+        waits(studio.queue.get(run))
         note("Ctrl-C ends only the watching.")
         found = watch(studio, found)
     finish(studio, found, False, json)
@@ -99,7 +146,7 @@ def stop_run(
     force: Annotated[bool, typer.Option("--force", help="End the engine at once, without an adapter.")] = False,
     json: Json = False,
 ) -> None:
-    """Stop a run at its next step; the adapter so far is kept."""
+    """Stop a run at its next step, the adapter so far is kept; or take one that waits out of the queue."""
     studio = open_studio()
     before = studio.runs.get(run)
     found = studio.runs.stop(run, force=force)
@@ -107,6 +154,8 @@ def stop_run(
         emit(found)
     elif not before.status.active:
         say(f"{run_title(run)} is over already: {before.status}.")
+    elif before.status == "queued" and not found.status.active:
+        say(f"{run_title(run)} is out of the queue.")
     else:
         say(f"{run_title(run)} stops at its next step." if found.status.active else f"{run_title(run)} has ended.")
 

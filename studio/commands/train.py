@@ -46,7 +46,13 @@ def train(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Any other setting, as train.seed=1.")
     ] = None,
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start the run, print its id and return.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start the run, or queue it while the machine is busy; print its id.")
+    ] = False,
+    priority: Annotated[int, typer.Option(help="In the queue the higher goes first.")] = 0,
+    after: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Start only when this run has ended, however it ends.")
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the settings with reasons; start nothing.")
     ] = False,
@@ -80,6 +86,8 @@ def train(
             raise typer.BadParameter(f"it is needed, or {group}.{key} in a ", param_hint=flag)
     settings = from_document(wanted)
     studio = open_studio()
+    if after:
+        studio.runs.get(after)  # said before anything is made
     if print_config:
         with progress() as report:
             found = studio.runs.resolve(settings, report)
@@ -91,7 +99,8 @@ def train(
         return
     with progress() as report:
         run = studio.runs.prepare(settings, report)
-    run = studio.runs.start(run.id)
+    run = studio.queue.submit(run.id, priority, after)
+    waits(run)
     if detach:
         if json:
             emit({"run": run.id, "status": run.status})
@@ -113,10 +122,16 @@ def run(
     finish(studio, result, bool(times), json)
 
 
+def waits(run: "Run") -> None:
+    """Say what a run waits for, if it does."""
+    if run.status == "queued":
+        note(f"{run_title(run.id)} waits in the queue: {run.phase}.")
+
+
 def watch(studio: "Studio", run: "Run") -> "Run":
-    """Show a run from its first event until its engine ends."""
+    """Show a run from its first event until its engine ends, and keep the queue going."""
     with showing(run_title(run.id)) as show:
-        for event in studio.runs.follow(run.id):
+        for event in studio.queue.follow(run.id):
             show(event)
     return studio.runs.get(run.id)
 
@@ -128,12 +143,16 @@ def attend(studio: "Studio", run: "Run") -> tuple["Run", bool]:
         while True:
             try:
                 with showing(run_title(run.id)) as show:
-                    for number, event in enumerate(studio.runs.follow(run.id), 1):
+                    for number, event in enumerate(studio.queue.follow(run.id), 1):
                         if number > seen:
                             seen = number
                             show(event)
                 return studio.runs.get(run.id), bool(times)
             except KeyboardInterrupt:
+                if studio.runs.get(run.id).status == "queued":
+                    note("It leaves the queue.")
+                    studio.runs.stop(run.id)
+                    continue
                 force = len(times) > 1
                 note(
                     "Ending the engine."

@@ -41,6 +41,14 @@ class NotFound(StudioError):
     """There is no run, adapter, data set or model of that name."""
 
 
+class Taken(StudioError):
+    """Another studio serves this home folder; its page is at `address`, if that is known."""
+
+    def __init__(self, message: str, hint: str = "", address: str = "") -> None:
+        super().__init__(message, hint)
+        self.address = address
+
+
 class ModelError(StudioError):
     """A model or adapter cannot be had or may not be loaded."""
 

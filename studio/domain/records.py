@@ -24,6 +24,11 @@ class Status(StrEnum):
         """Whether an engine process is, or soon will be, at work."""
         return self in (Status.QUEUED, Status.STARTING, Status.TRAINING, Status.EVALUATING)
 
+    @property
+    def working(self) -> bool:
+        """Whether an engine process is at work."""
+        return self.active and self is not Status.QUEUED
+
 
 class Model(BaseModel):
     """A base model on this machine. `revision` is the Hub commit, or the sha256 of the source file."""
@@ -83,7 +88,9 @@ class Run(BaseModel):
     seconds: float = 0.0
     seconds_left: tuple[float, float] | None = None
     checkpoint: int | None = None  # the step it can be resumed from, when it has ended before its last one
+    since: str | None = None  # in the queue; without it a queued run is only prepared and does not start by itself
     priority: int = 0  # in the queue, the higher first
+    after: str | None = None  # the run that has to end first
     adapter: str | None = None
     error: str = ""
     hint: str = ""

@@ -49,8 +49,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def environment(token: str = "") -> dict[str, str]:
-    """Return the engine's environment: the studio's own without secrets, and no network for model files."""
+def environment(token: str = "", card: str | None = None) -> dict[str, str]:
+    """Return the engine's environment: the studio's own without secrets, no network for model files, one `card`."""
     kept = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     # PYTHONSAFEPATH: the working folder may hold files of others, which must not be imported
     kept |= {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -67,6 +67,8 @@ def environment(token: str = "") -> dict[str, str]:
         kept["PYTHONPATH"] = os.pathsep.join(paths)
     if token:
         kept[TOKEN] = token
+    if card:
+        kept["CUDA_VISIBLE_DEVICES"] = card
     return kept
 
 
@@ -78,6 +80,7 @@ def spawn(
     command: Sequence[str] = ENGINE,
     pipes: bool = False,
     token: str = "",
+    card: str | None = None,
 ) -> subprocess.Popen[str]:
     """Start `command JOB DIRECTORY` in a session of its own; its words go to `log`, with `pipes` only stderr does."""
     try:
@@ -91,7 +94,7 @@ def spawn(
                 encoding="utf-8",
                 errors="replace",
                 cwd=log.parent,
-                env=environment(token),
+                env=environment(token, card),
                 start_new_session=True,
                 creationflags=OWN_GROUP,
             )
@@ -104,10 +107,12 @@ def spawn(
     return child
 
 
-def spawn_recorded(job: str, directory: Path, log: Path, command: Sequence[str] = ENGINE) -> None:
+def spawn_recorded(
+    job: str, directory: Path, log: Path, command: Sequence[str] = ENGINE, card: str | None = None
+) -> None:
     """Start an engine that may outlive this process, and write `process.json` so that any studio can adopt it."""
     token = uuid.uuid4().hex
-    child = spawn(job, directory, log, command=command, token=token)
+    child = spawn(job, directory, log, command=command, token=token, card=card)
     try:
         started = psutil.Process(child.pid).create_time()
     except psutil.NoSuchProcess:  # only where ended processes leave at once

@@ -17,7 +17,12 @@ from studio.storage.paths import Home
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}
 SIZES = (0.1, 0.3, 0.5, 1, 2, 4, 8, 14, 32, 70, 120)  # billions of parameters: the steps in which a limit is told
 RESERVE = 2e9  # bytes kept for the system, the engine's libraries and the activations
-BYTES_FP32, BYTES_BF16, BYTES_NF4 = 5.0, 2.5, 0.9  # for one parameter of the frozen base, overhead included
+BYTES_FP32, BYTES_BF16, BYTES_INT8, BYTES_NF4 = (
+    5.0,
+    2.5,
+    1.4,
+    0.9,
+)  # for one parameter of the frozen base, overhead included
 # A processor holds more than anyone would wait for: billions of parameters a core.
 PATIENCE_FP32, PATIENCE_BF16 = 0.25, 0.75
 CGROUP = Path("/sys/fs/cgroup")
@@ -108,6 +113,16 @@ class Machine:
             except pynvml.NVMLError:  # no card, or no driver
                 self._cards = []
         return self._cards
+
+    def card_room(self) -> dict[str, int]:
+        """Return the free bytes of each card, by the name that CUDA_VISIBLE_DEVICES takes."""
+        import pynvml
+
+        room = {}
+        for card in self.cards():
+            with suppress(pynvml.NVMLError):  # it fell off the bus
+                room[str(pynvml.nvmlDeviceGetUUID(card))] = int(pynvml.nvmlDeviceGetMemoryInfo(card).free)
+        return room
 
     def _gpu(self) -> Gpu | None:
         if not self.cards() or torch_version().endswith("+cpu"):

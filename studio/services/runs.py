@@ -6,6 +6,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.prepare import Preparation, Resolved
 from studio.services.progress import Known
+from studio.services.queue import place_of
 from studio.storage.paths import Home, write_atomic
 from studio.storage.store import Store
 
@@ -113,7 +115,7 @@ class Runs:
         `edit` maps group.key to a value; what the saved state depends on cannot be changed.
         """
         path = self._path(run_id)
-        with self._lock, self.store.exclusive():
+        with self.alone():
             run = self._read(path)
             if run.status not in RESUMABLE:
                 raise StudioError(
@@ -156,6 +158,12 @@ class Runs:
                 pass
         return self._read(path)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other thread and process from starting anything. This process's lock always comes first."""
+        with self._lock, self.store.exclusive():
+            yield
+
     def _path(self, run_id: str) -> Path:
         path = self.home.runs / run_id
         if not re.fullmatch("[a-z0-9-]+", run_id) or not (path / "lineage.json").is_file():
@@ -163,7 +171,7 @@ class Runs:
         return path
 
     def _start(self, path: Path) -> Run:
-        with self._lock, self.store.exclusive():  # two who start the same run start one engine
+        with self.alone():  # two who start the same run start one engine
             run = self._read(path)
             if run.status is Status.QUEUED:
                 self._spawn(path)
@@ -179,7 +187,8 @@ class Runs:
         return self._read(path)
 
     def _spawn(self, path: Path) -> None:
-        jobs.spawn_recorded("train", path, path / "worker.log", self.command)
+        place = place_of(path)
+        jobs.spawn_recorded("train", path, path / "worker.log", self.command, place.card if place else None)
         known = self._known.get(path)
         if known:
             known.progress.end, known.cause = None, ""
@@ -234,6 +243,8 @@ class Runs:
             if known is None or known.stamp != stamp:
                 known = self._known[path] = Known(path, stamp)
             run = known.record(self._status(known))
+            if run.status is Status.QUEUED and (place := place_of(path)):
+                run.since, run.priority, run.after = place.since, place.priority, place.after
             if run.step and isinstance(known.progress.end, Finished) and (path / "adapter").is_dir():
                 self._keep_adapter(known, run)
             return run

@@ -34,9 +34,9 @@ def publish(studio: Studio) -> None:
         return found.model_dump()
 
     def start_training(settings: dict[str, Any]) -> dict[str, Any]:
-        """Start a run with a settings document; `model.id` and `data.path` are all it needs."""
+        """Start a run with a settings document, or queue it; `model.id` and `data.path` are all it needs."""
         run = studio.runs.prepare(from_document(settings))
-        return studio.runs.start(run.id).model_dump(mode="json", exclude=FILES)
+        return studio.queue.submit(run.id).model_dump(mode="json", exclude=FILES)
 
     def stop_run(run: str) -> dict[str, Any]:
         """End a run at its next step; the adapter so far is kept."""

@@ -119,14 +119,18 @@ def create(studio: Studio) -> gr.Blocks:
 
 def launch(studio: Studio | None = None, demo: gr.Blocks | None = None, **options: Any) -> None:
     """Serve the page until it is interrupted; `options` are those of `serve`."""
+    studio = studio or Studio()
     page = serve(studio, demo, **options)
     if page.is_running:
-        page.block_thread()
+        try:
+            page.block_thread()
+        finally:
+            studio.lock.release()
 
 
 def launch_options(home: Home, hosts: set[str]) -> dict[str, Any]:
     """Return what the page is launched with wherever it is served; `hosts` are the names it answers to."""
-    private = [home.root / name for name in (*FOLDERS, home.database.name, "vault") if name != "cache"]
+    private = [home.root / name for name in (*FOLDERS, home.database.name, "serving.json", "vault") if name != "cache"]
     return {
         "theme": StudioTheme(),
         "css_paths": [Path(__file__).parent / "style.css"],
@@ -174,6 +178,7 @@ def serve(
             "Set PEFT_STUDIO_PASSWORD; the name to log in with is studio.",
         )
     studio = studio or Studio()
+    studio.lock.take()
     demo = demo or create(studio)
     hosts = guard.known_hosts(host)
     served = {"server_name": host, "server_port": port, "share": share, "auth": auth}
@@ -190,6 +195,7 @@ def serve(
     if demo.share_url:
         hosts.add(demo.share_url.split("//")[1].rstrip("/"))
     address = str(demo.share_url or demo.local_url).rstrip("/")
+    studio.lock.tell(address, studio.queue.keep())
     sys.stderr.write(f"PEFT Studio is at {address} (end it with Ctrl+C)\n")
     if browser:
         webbrowser.open(address + path)
@@ -209,6 +215,7 @@ def _pulse(studio: Studio, beat: tuple[str, float]) -> list[Any]:
     else:
         machine = f"{facts.cores} cores · {_free(live.memory_free_bytes, facts.memory_bytes)}"
     active = [run for run in studio.runs.list() if run.status.active]
+    active = [run for run in active if run.status.working] or active  # those that wait only where nothing else goes on
     title, now, share = "PEFT Studio", None, 0.0
     if len(active) == 1:
         run = active[0]

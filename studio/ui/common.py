@@ -101,7 +101,10 @@ def run_item(run: Run) -> dict[str, Any]:
         "text": run.error or f"{words.model_name(run.model)} · {METHODS[run.method].title} · {run.dataset}",
     }
     loss = f"loss {run.loss:.3f}" if run.loss is not None else ""
-    if run.status.active:
+    if run.status is Status.QUEUED:
+        item["meta"] = [loss, "", words.when(run.created)]
+        item["text"] = f"{run.phase or 'waits to start'} · {item['text']}"
+    elif run.status.active:
         left = f"{words.interval(*run.seconds_left)} left" if run.seconds_left else run.phase
         item["percent"] = round(100 * run.step / run.steps) if run.steps else 0
         item["meta"] = [loss, left, f"started {words.when(run.started or run.created)}"]

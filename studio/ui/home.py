@@ -11,6 +11,7 @@ from studio.domain.errors import StudioError
 from studio.domain.records import Adapter, Dataset, Run
 from studio.services import apart, datasets
 from studio.services.machine import Machine
+from studio.services.queue import turn
 from studio.studio import Studio
 from studio.ui.common import QUIET, Shell, Tab, go, problem, run_item
 from studio.ui.pieces import block, busy, choices, facts, head, rows, section
@@ -94,8 +95,9 @@ def _open_adapter(picked: gr.SelectData) -> tuple[gr.Tabs, str]:
 
 
 def going_on(runs: list[Run]) -> str:
-    """Return the active runs, and the last few that ended."""
-    active = [run_item(run) for run in runs if run.status.active]
+    """Return the active runs, those at work before those that wait in their order, and the last few that ended."""
+    now = sorted((run for run in runs if run.status.active), key=lambda run: (not run.status.working, turn(run)))
+    active = [run_item(run) for run in now]
     ended = [run_item(run) for run in runs if not run.status.active][:RECENT]
     shown = section("Now") + rows(active, "Active runs") if active else ""
     if ended or not active:

@@ -101,7 +101,10 @@ def facts(cells: Iterable[Mapping[str, Any]]) -> str:
 
 
 def rows(items: Iterable[Mapping[str, Any]], label: str, empty: str = "Nothing here yet.") -> str:
-    """Return a clickable list. Item: {id, title, text, meta: up to three, state, tone, selected, percent}."""
+    """Return a clickable list. Item: {id, title, text, meta: up to three, state, tone, selected, percent, actions}.
+
+    An action is a pair (id, text) and becomes a button of its own beside the row.
+    """
     return html(
         """<ul class="rows" aria-label="{{ label }}">{% for it in items %}
 <li><button data-id="{{ it.id }}" {% if it.selected is defined %}aria-pressed="{{ 'true' if it.selected else 'false' }}"{% endif %}>
@@ -109,7 +112,9 @@ def rows(items: Iterable[Mapping[str, Any]], label: str, empty: str = "Nothing h
 {% if it.text %}<span class="text">{{ it.text }}</span>{% endif %}</span>
 <span class="meta num">{% for cell in ((it.meta or []) + ["", "", ""])[:3] %}<span>{{ cell }}</span>{% endfor %}</span>
 {% if it.percent is defined %}<span class="track"><span style="width:{{ it.percent }}%"></span></span>{% endif %}
-</button></li>{% else %}<li class="none">{{ empty }}</li>{% endfor %}</ul>""",  # noqa: E501
+</button>{% if it.actions %}<span class="acts">{% for act, name in it.actions %}
+<button data-id="{{ act }}" aria-label="{{ name }}: {{ it.title }}">{{ name }}</button>{% endfor %}</span>{% endif %}
+</li>{% else %}<li class="none">{{ empty }}</li>{% endfor %}</ul>""",  # noqa: E501
         items=list(items),
         label=label,
         empty=empty,

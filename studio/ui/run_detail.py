@@ -100,7 +100,15 @@ def build(studio: Studio, shell: Shell) -> Detail:
     def look(run: Run) -> Look:
         curve = watch(run)
         return (
-            (run.id, run.status, run.adapter, pausing(run), len(curve.warnings), len(curve.samples)),
+            (
+                run.id,
+                run.status,
+                run.adapter,
+                run.phase if run.since else "",
+                pausing(run),
+                len(curve.warnings),
+                len(curve.samples),
+            ),
             curve.offset,
             studio.meter.look(run),
         )
@@ -171,6 +179,8 @@ def build(studio: Studio, shell: Shell) -> Detail:
 
     def ask_stop(run_id: str) -> str:
         run = studio.runs.get(run_id)
+        if run.status is Status.QUEUED:
+            return consequences(["It has not started, so nothing is lost.", "It leaves the queue for good."])
         if not run.step:
             return consequences(["It ends before the first step.", "Nothing is learned, so nothing is kept."])
         at = f"Training ends after the step it is in, now {words.count(run.step)} of {words.count(run.steps)}."

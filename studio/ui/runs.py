@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
 from studio.domain import words
 from studio.domain.errors import NotFound
+from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
 from studio.studio import Studio
 from studio.ui import run_detail
@@ -51,7 +53,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             )
             needle = gr.Textbox(
                 "",
-                placeholder="Filter by name, model or data",
+                placeholder="Name, model, data, method or date",
                 label="Filter runs",
                 show_label=False,
                 container=False,
@@ -70,7 +72,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def draw_list(segment_now: str, needle_now: str, page_now: int) -> Update:
         runs = studio.runs.list()
-        chosen = [run for run in runs if matches(run, segment_now, needle_now)]
+        waiting = studio.queue.list() if any(run.since for run in runs) else []
+        places = {run.id: place for place, run in enumerate(waiting)}
+        chosen = [run for run in in_order(runs, waiting) if matches(run, segment_now, needle_now)]
         page_now = min(page_now, max(0, len(chosen) - 1) // PAGE)
         here = chosen[page_now * PAGE : (page_now + 1) * PAGE]
         empty = "No runs yet. Train on your data, and it appears here."
@@ -82,7 +86,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             filters: gr.update(visible=bool(runs)),
             said: "",
             segment: gr.Radio(choices=segments(runs)),
-            listed: rows(map(run_item, here), "Runs", empty),
+            listed: rows([listed_item(run, places) for run in here], "Runs", empty),
             clear: gr.update(visible=bool(runs) and not chosen),
             pager: gr.update(visible=len(chosen) > PAGE),
             place: muted(f"{page_now * PAGE + 1}–{last} of {len(chosen)}"),
@@ -106,7 +110,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if not run_id:
             return draw_list(segment_now, needle_now, page_now)
         try:
-            run = studio.runs.get(run_id)
+            run = studio.queue.get(run_id)
         except NotFound as error:  # an old address, or its folder was deleted
             return draw_list(segment_now, needle_now, page_now) | {said: problem(error, "Not found")}
         return draw_run(run) | {detail.confirm: gr.update(visible=False)}
@@ -114,7 +118,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def look(run_id: str, shown: Look) -> Look:
         """Return what would be shown now. The list stays when an address led to a run that is gone."""
         if run_id and shown and shown[0] == run_id:
-            return run_id, detail.look(studio.runs.get(run_id))
+            return run_id, detail.look(studio.queue.get(run_id))
         return "", fingerprint(studio.runs.list())
 
     def tick(run_id: str, shown: Look, beat_now: tuple[float, float]) -> Any:
@@ -141,7 +145,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             return {seen: gr.skip()}
         if not now[0]:
             return draw_list(segment_now, needle_now, page_now)
-        run = studio.runs.get(run_id)
+        run = studio.queue.get(run_id)
         (what, offset, _), (was, before, _) = now[1], shown[1]
         if what != was:
             return draw_run(run, step)
@@ -153,6 +157,16 @@ def build(studio: Studio, shell: Shell) -> Tab:
         since = time.monotonic()
         restart = {} if beat_now[1] == pace(LIVE, since) else {timer: gr.Timer(pace(LIVE, since))}
         return drawn_now | restart | {beat: (since, pace(LIVE, since))}
+
+    def pick(chosen: gr.SelectData, segment_now: str, needle_now: str, page_now: int) -> Update:
+        """Open a run, or do what its button in the list says."""
+        verb, _, run_id = str(chosen.index).rpartition(":")
+        if not verb:
+            return {item: run_id}
+        act: dict[str, Callable[[str], object]]
+        act = {"up": studio.queue.up, "first": studio.queue.first, "stop": studio.runs.stop}
+        act[verb](run_id)
+        return draw_list(segment_now, needle_now, page_now)
 
     filtered = [segment, needle, page]
     drawn = [listing, filters, segment, needle, said, listed, clear, pager, place, before, after, page]
@@ -171,13 +185,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
     clear.click(lambda: draw_list("all", "", 0) | {segment: "all", needle: ""}, None, drawn, **QUIET)
     before.click(lambda a, b, n: draw_list(a, b, n - 1), filtered, drawn, **QUIET)
     after.click(lambda a, b, n: draw_list(a, b, n + 1), filtered, drawn, **QUIET)
-    listed.select(_picked, None, item, **QUIET)
+    listed.select(pick, filtered, [item, *drawn], **QUIET)
     new.click(lambda: go("train"), None, shell.to("train"), **QUIET)
     return Tab(draw, drawn, [timer], filtered)
-
-
-def _picked(picked: gr.SelectData) -> str:
-    return str(picked.index)
 
 
 def segments(runs: list[Run]) -> list[tuple[str, str]]:
@@ -188,12 +198,29 @@ def segments(runs: list[Run]) -> list[tuple[str, str]]:
 
 
 def matches(run: Run, segment: str, needle: str) -> bool:
-    """Whether a run is in the segment and names the needle, in its own name, its model or its data."""
+    """Whether a run is in the segment and has every word of the needle in its name, model, data, method or date."""
     within = segment not in SEGMENTS or run.status in SEGMENTS[segment]
-    text = f"{words.run_title(run.id)} {run.name} {run.model} {words.model_name(run.model)} {run.dataset}".casefold()
-    return within and needle.casefold().strip() in text
+    names = [words.run_title(run.id), run.name, run.model, words.model_name(run.model), run.dataset]
+    text = " ".join([*names, METHODS[run.method].title, run.created[:10], words.when(run.created)]).casefold()
+    return within and all(word in text for word in needle.casefold().split())
+
+
+def in_order(runs: Sequence[Run], waiting: Sequence[Run]) -> list[Run]:
+    """Return those at work, then those that wait in their order, then the others, newest first."""
+    queued = {run.id for run in waiting}
+    others = [run for run in runs if not run.status.working and run.id not in queued]
+    return [*(run for run in runs if run.status.working), *waiting, *others]
+
+
+def listed_item(run: Run, places: dict[str, int]) -> dict[str, Any]:
+    """Return a run as an item of the list; one that waits has buttons for its place in the queue."""
+    place = places.get(run.id)
+    if place is None:
+        return run_item(run)
+    actions = [("up", "Move up")] * (place > 0) + [("first", "Start next")] * (place > 1) + [("stop", "Cancel")]
+    return run_item(run) | {"actions": [(f"{verb}:{run.id}", name) for verb, name in actions]}
 
 
 def fingerprint(runs: list[Run]) -> tuple[Any, ...]:
     """Return what tells one look at the list from the next."""
-    return tuple((run.id, run.status, run.step, run.phase) for run in runs)
+    return tuple((run.id, run.status, run.step, run.phase, run.priority, run.since) for run in runs)

@@ -22,7 +22,7 @@ from studio.studio import Studio
 from studio.ui import knobs
 from studio.ui.common import AGAIN, QUIET, Shell, Tab, go, phases, problem
 from studio.ui.data import NEW
-from studio.ui.pieces import block, busy, choices, definitions, facts, head, rows, section
+from studio.ui.pieces import block, busy, choices, definitions, facts, head, muted, rows, section
 
 DATA, MODEL, SETTINGS, REVIEW = 1, 2, 3, 4  # the steps
 FETCHED = "Small enough for any machine, good for a first try. Fetched when the run starts."
@@ -87,17 +87,24 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 start = gr.Button("Start training", variant="primary", size="md")
                 back_to_settings = gr.Button("Back", size="md")
                 save = gr.DownloadButton("Save these settings", size="md")
+                first = block()
 
     controls = [each.control for each in made.values()]
     chosen = [data_id, model_id, name, memory, *controls]
     drawn = [data_id, model_id, name, memory, *controls, *(each.reason for each in made.values()), *groups.values()]
-    drawn += [data_rows, model_rows, wrong, verdict, plan, working, start, save, to_model, add_data]
+    drawn += [data_rows, model_rows, wrong, verdict, plan, working, start, first, save, to_model, add_data]
 
     def document(data: str, model: str, title: str, memory_now: dict[str, Any], *values: Any) -> dict[str, Any]:
         mine = knobs.document(schema, memory_now, dict(zip(made, values, strict=True)))
         mine["model"] = mine.get("model", {}) | {"id": model}
         mine["data"] = mine.get("data", {}) | {"path": data}
         return mine | {"name": title}
+
+    def ready() -> Update:
+        """Return the start button, and who goes before the run while the machine is busy."""
+        ahead = studio.queue.ahead()
+        label = "Add to the queue" if ahead else "Start training"
+        return {start: gr.Button(label, interactive=True), first: muted(ahead)}
 
     def draw(data: str, model: str, title: str, memory_now: dict[str, Any], *values: Any) -> Update:
         """Draw every step for what is chosen; what the user did not set is recommended anew."""
@@ -144,7 +151,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             wrong: "",
             verdict: section("Ready to start") + facts(figures(config, dataset)),
             plan: section("What will run") + definitions(what_runs(config, dataset, found)),
-            start: gr.Button("Start training", interactive=True),
+            **ready(),
             save: gr.DownloadButton(value=str(settings_file(studio, config, reasons))),
         }
 
@@ -175,19 +182,18 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def begin(*values: Any) -> Iterator[Update]:
         """Prepare the run in words, start it, and open it."""
         yield {start: gr.Button("Starting", interactive=False), working: busy("Preparing the run")}
-        ready = gr.Button("Start training", interactive=True)
         try:
             config = from_document(document(*values))
-            for answer in phases(lambda report: studio.runs.start(studio.runs.prepare(config, report).id)):
+            for answer in phases(lambda report: studio.queue.submit(studio.runs.prepare(config, report).id)):
                 if isinstance(answer, Phase):
                     yield {working: busy(answer.words, answer.done, answer.total)}
                 else:
                     there = zip(shell.to("runs"), go("runs", answer.id), strict=True)
                     # the next run begins with what is recommended for it
-                    begun = {working: "", start: ready, name: "", memory: {"shown": {}, "changed": []}}
+                    begun = {working: "", **ready(), name: "", memory: {"shown": {}, "changed": []}}
                     yield begun | {walk: gr.Walkthrough(selected=DATA)} | dict(there)
         except StudioError as error:
-            yield {working: problem(error, "Not started"), start: ready}
+            yield {working: problem(error, "Not started"), **ready()}
 
     def once_more(opened: str, *values: Any) -> Update:
         """Take over the settings of a run, changed as `again` says."""
@@ -240,7 +246,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     gr.on([get.click, wanted.submit], fetch, [wanted, *chosen], [*drawn, getting, get, wanted], **QUIET)
     add_data.click(lambda: go("data", NEW), None, shell.to("data"), **QUIET)
     bring.upload(read_settings, [bring, *chosen], [*drawn, said, walk], **QUIET)
-    start.click(begin, chosen, [start, working, walk, name, memory, *shell.to("runs")], **QUIET)
+    start.click(begin, chosen, [start, first, working, walk, name, memory, *shell.to("runs")], **QUIET)
     return Tab(refresh, [*drawn, item, walk, said], inputs=chosen)
 
 

@@ -1,8 +1,12 @@
 """`quickstart` leads from nothing to an adapter; a second time nothing is done twice without a word."""
 
 import json
+import sys
 from typing import Any
 
+import pytest
+
+from studio.domain.errors import Taken
 from studio.storage.paths import Home
 from tests.commands import played
 from tests.commands.conftest import Call
@@ -18,6 +22,16 @@ def test_it_trains_compares_and_opens_the_run(call: Call, home: Home, page: Page
     for words in ("Held-out loss", "Exactly right", "Question: How?", "Base model: As an AI", "support-desk@v1: So."):
         assert words in result.stdout
     assert page == [{"path": "/?view=runs&run=support-desk-1"}]
+
+
+def test_beside_an_open_studio_its_address_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launch(*args: Any, **options: Any) -> None:
+        raise Taken("Another PEFT Studio serves it.", address="http://127.0.0.1:7999")
+
+    monkeypatch.setattr(sys.modules["studio.ui.app"], "launch", launch)
+    result = call("quickstart")
+    assert result.exit_code == 0, result.stderr
+    assert "open already: http://127.0.0.1:7999/?view=runs&run=support-desk-1" in result.stdout
 
 
 def test_no_ui_ends_when_the_adapter_is_there(call: Call, page: Page) -> None:

@@ -1,10 +1,14 @@
 """`runs` and `adapters`: what was trained is listed, shown, watched, stopped, chosen and removed."""
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from studio.domain.records import Run
+from studio.services import machine
 from studio.storage.paths import Home
 from tests.commands import played
 from tests.commands.conftest import Call
@@ -64,6 +68,46 @@ def test_stop_ends_a_run_or_says_that_it_is_over(call: Call, rows: Path, trained
     assert call("runs", "stop", "deaf-1").stdout == "deaf, run 1 stops at its next step.\n"
     stopped = json.loads(call("runs", "stop", "deaf-1", "--force", "--json").stdout)
     assert (stopped["status"], stopped["adapter"]) == ("stopped", None)
+
+
+def test_the_queue_is_shown_changed_and_left(call: Call, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "torch_version", lambda: "2.13.0+cpu")
+    assert call("runs", "queue").stdout == "No run waits.\n"
+    for name in ("busy", "a", "b"):
+        call(*BASICS, rows, "--name", name, "--detach", plan=played.DEAF)
+    shown = call("runs", "queue").stdout
+    assert shown.index("a-1") < shown.index("b-1")
+    assert "busy, run 1 goes first" in shown
+    assert (
+        "b, run 1 waits in the queue: busy, run 1 goes first." in call("runs", "queue", "b-1", "--priority", 2).stderr
+    )
+    assert [run["id"] for run in json.loads(call("runs", "queue", "--json").stdout)] == ["b-1", "a-1"]
+    refused = call("runs", "queue", "b-1", "--after", "b-1")
+    assert refused.exit_code == 1
+    assert "a run does not wait for itself" in refused.stderr
+    told = json.loads(call("runs", "queue", "b-1", "--after", "a-1", "--json").stdout)
+    assert (told["after"], told["phase"]) == ("a-1", "after a, run 1")
+    assert "busy, run 1 goes first" in call("runs", "show", "a-1").stdout
+    assert call("runs", "stop", "a-1").stdout == "a, run 1 is out of the queue.\n"
+    assert "is over already" in call("runs", "stop", "a-1").stdout
+    assert "it is training" in call("runs", "queue", "busy-1").stderr
+
+
+def test_the_list_is_filtered_by_method_model_and_day(call: Call, rows: Path, trained: dict[str, Any]) -> None:
+    call(*BASICS, rows, "--method", "dora")
+
+    def ids(*options: str) -> list[str]:
+        return [run["id"] for run in json.loads(call("runs", "list", *options, "--json").stdout)]
+
+    today = datetime.now().date()
+    assert ids("--method", "dora") == ["support-desk-2"]
+    assert ids("--method", "lora", "--status", "finished") == ["support-desk-1"]
+    assert ids("--model", "smollm2") == ids("--model", "STARTER") == ["support-desk-2", "support-desk-1"]
+    assert ids("--since", str(today)) == ["support-desk-2", "support-desk-1"]
+    assert ids("--since", str(today + timedelta(days=1))) == ids("--model", "qwen") == []
+    assert "No run is like that." in call("runs", "list", "--method", "qlora").stdout
+    assert call("runs", "list", "--since", "soon").exit_code == 2
 
 
 def test_unknown_names_are_said(call: Call) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from studio.domain.document import from_document
+from studio.services import machine
 from studio.storage.paths import Home
 from tests.commands import played
 from tests.commands.conftest import Call
@@ -177,6 +179,40 @@ def test_a_detached_run_is_stopped_by_its_id(call: Call, rows: Path) -> None:
     assert json.loads(tail.stdout)["adapter"] == "support-desk@v1"
 
 
+def test_on_a_busy_machine_a_run_is_queued_and_said_so(call: Call, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "torch_version", lambda: "2.13.0+cpu")
+    assert "waits" not in call(*BASICS, rows, "--detach", plan=played.WAITING).stderr
+    result = call(*BASICS, rows, "--detach", "--json")
+    assert json.loads(result.stdout) == {"run": "support-desk-2", "status": "queued"}
+    assert "support-desk, run 2 waits in the queue: support-desk, run 1 goes first." in result.stderr
+    call(*BASICS, rows, "--detach", "--priority", 3)
+    after = call(*BASICS, rows, "--detach", "--after", "support-desk-3")
+    assert "run 4 waits in the queue: after support-desk, run 3." in after.stderr
+    assert call(*BASICS, rows, "--after", "none-1").exit_code == 1
+    assert [run["id"] for run in json.loads(call("runs", "queue", "--json").stdout)] == [
+        "support-desk-3",
+        "support-desk-2",
+        "support-desk-4",
+    ]
+    call("runs", "stop", "support-desk-1")
+    tail = call("runs", "tail", "support-desk-4")  # keeps the queue going until this one has ended
+    assert tail.exit_code == 0, tail.stderr
+    states = {run["id"]: run["status"] for run in json.loads(call("runs", "list", "--json").stdout)}
+    assert states["support-desk-3"] == states["support-desk-4"] == "finished"
+
+
+def test_a_run_in_the_foreground_waits_for_its_turn(call: Call, rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "torch_version", lambda: "2.13.0+cpu")
+    call(*BASICS, rows, "--detach", plan=played.WAITING)
+    threading.Timer(1, lambda: played.Studio().runs.stop("support-desk-1")).start()
+    result = call(*BASICS, rows)
+    assert result.exit_code == 0
+    assert "run 2 waits in the queue: support-desk, run 1 goes first." in result.stderr
+    assert "support-desk, run 2 finished" in result.stdout
+
+
 def test_a_prepared_directory_is_executed_here(call: Call, rows: Path, home: Home, tmp_path: Path) -> None:
     run = played.Studio().runs.prepare(from_document({"model": {"id": "starter"}, "data": {"path": str(rows)}}))
     result = call("run", run.path, "--json")
@@ -187,18 +223,31 @@ def test_a_prepared_directory_is_executed_here(call: Call, rows: Path, home: Hom
     assert "is not a run directory" in empty.stderr
 
 
+def test_ctrl_c_takes_a_run_that_waits_out_of_the_queue(home: Home, rows: Path, call: Call) -> None:
+    call(*BASICS, rows, "--name", "busy", "--detach", plan=played.DEAF)
+    call(*BASICS, rows, "--name", "desk", "--detach", "--after", "busy-1", plan=played.DEAF)
+    train = Pressed(home, rows, played.DEAF, "--after", "desk-1")
+    train.until("queue.json", "desk-1")
+    time.sleep(1)  # it has said that it waits, and waits
+    train.press()
+    code, out, err = train.end()
+    assert code == 130, err
+    assert json.loads(out)["status"] == "stopped"
+    assert "It leaves the queue." in err
+
+
 # Ctrl-C, in a process of its own
 
 
 class Pressed:
     """`train --json` in a process; `press` sends it what Ctrl-C sends."""
 
-    def __init__(self, home: Home, rows: Path, plan: list[dict[str, Any]]) -> None:
+    def __init__(self, home: Home, rows: Path, plan: list[dict[str, Any]], *more: str) -> None:
         self.home = home
         root = Path(__file__).parents[2]
         path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
         environment = os.environ | {"PLAN": json.dumps(plan), "PYTHONPATH": path}
-        command = [sys.executable, played.__file__, *BASICS, str(rows), "--json"]
+        command = [sys.executable, played.__file__, *BASICS, str(rows), *more, "--json"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload]
 

@@ -25,6 +25,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: shown.count)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", lambda handle: f"GPU-{handle}")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"Card {handle}")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: shown)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCudaComputeCapability", lambda handle: shown.capability)
@@ -48,6 +49,11 @@ def test_the_card_is_found(home: Home, card: SimpleNamespace) -> None:
     assert facts.gpu == Gpu(name="Card 0", memory_bytes=24 * 10**9, memory_free_bytes=20 * 10**9, bf16=True)
     assert facts.bf16
     assert (live.gpu_share, live.gpu_used_bytes) == (0.37, 4 * 10**9)
+
+
+def test_each_card_is_told_by_its_name_for_cuda(home: Home, card: SimpleNamespace) -> None:
+    card.count = 2
+    assert Machine(home).card_room() == {"GPU-0": 20 * 10**9, "GPU-1": 20 * 10**9}
 
 
 def test_an_old_card_has_no_fast_bf16(home: Home, card: SimpleNamespace) -> None:

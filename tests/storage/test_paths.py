@@ -1,9 +1,11 @@
 """The home folder: found, proved writable, never left; names and small files that are always safe."""
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,16 @@ def test_a_home_that_cannot_be_written_is_named_with_the_way_out(tmp_path):
     with pytest.raises(StudioError) as caught:
         Home(tmp_path / "file").prepare()
     assert str(tmp_path / "file") in caught.value.message
+    assert "PEFT_STUDIO_HOME" in caught.value.hint
+
+
+def test_a_read_only_disk_is_named_with_the_way_out(home, monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # the folders are there; nothing can be written in them
+    with pytest.raises(StudioError, match="cannot be written: Read-only file system") as caught:
+        Home(home.root).prepare()
     assert "PEFT_STUDIO_HOME" in caught.value.hint
 
 

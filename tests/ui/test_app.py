@@ -1,9 +1,13 @@
 """The shell: tabs, what is public, how it is served, and how it looks in a browser."""
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -70,6 +74,26 @@ def test_a_port_in_use_is_named_with_the_way_out(studio: Studio) -> None:
             serve(studio, create(studio), port=port, browser=False)
     assert refused.value.message == f"Port {port} is in use by another program."
     assert f"--port {port + 1}" in refused.value.hint
+
+
+def test_a_second_studio_on_the_same_home_is_told_of_the_first(studio: Studio) -> None:
+    demo = serve(studio, create(studio), browser=False)
+    try:
+        command = [sys.executable, "-m", "studio.cli", "ui", "--no-browser"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        second = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+        beside = subprocess.run(
+            [*command[:-2], "runs", "list"], capture_output=True, text=True, env=environment, timeout=100
+        )
+    finally:
+        demo.close()
+        studio.lock.release()
+    address = str(demo.local_url).rstrip("/")
+    assert second.returncode == 1
+    for word in (f"process {os.getpid()} on {socket.gethostname()}", address, "PEFT_STUDIO_HOME"):
+        assert word in second.stderr
+    assert "Traceback" not in second.stderr
+    assert (beside.returncode, beside.stdout) == (0, "No runs yet. `peft-studio train` starts one.\n")
 
 
 @pytest.mark.parametrize("asked", [{"host": "0.0.0.0"}, {"host": "192.168.1.5"}, {"share": True}])

@@ -78,7 +78,7 @@ def test_every_state_has_its_word_and_tone(status: Status) -> None:
     assert item["state"].lower() == status
     assert item["tone"] in ("live", "good", "warn", "bad")
     assert item["meta"][0] == "loss 1.041"
-    assert ("percent" in item) == status.active
+    assert ("percent" in item) == status.working
 
 
 def test_a_failed_run_says_why_in_the_list() -> None:

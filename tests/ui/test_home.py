@@ -69,6 +69,13 @@ def test_active_runs_stand_apart_from_those_that_ended() -> None:
     assert "Now" not in going_on([run(1, Status.FINISHED)])
 
 
+def test_runs_that_wait_stand_in_their_order_below_those_at_work() -> None:
+    waits = {"status": Status.QUEUED}
+    one, two = run(4, **waits, since="2026-11-21T10:00:00"), run(5, **waits, since="2026-11-21T11:00:00", priority=1)
+    shown = going_on([two, one, run(3, Status.TRAINING)])
+    assert shown.index("desk, run 3") < shown.index("desk, run 5") < shown.index("desk, run 4")
+
+
 @pytest.mark.spec("U35.2")
 def test_nothing_polls_without_a_run(page: Callable[..., Any], studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     view = page(home.build, "home")

@@ -1,6 +1,7 @@
 """Runs: the list and its filters, one run live from its files, stopped in place, told well when it ends badly."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -293,6 +294,73 @@ def test_the_list_follows_a_run_that_the_command_line_started(
     until(lambda: studio.runs.get(run.id).step == 2)
     tick(view)
     assert "width:50%" in view.seen()
+
+
+def chosen(view: Any, index: str) -> None:
+    """Press a row of the list, or one of its buttons."""
+    (handler,) = (fn for fn in view.demo.fns.values() if fn.targets and fn.targets[0][1] == "select")
+    data = gr.SelectData(None, {"index": index, "value": index})
+    view._take(handler.fn(data, *[view.values[each] for each in handler.inputs]), handler.outputs)
+
+
+def titles(view: Any) -> list[str]:
+    return re.findall(r'class="title">([^<]+)<', view.seen())
+
+
+def test_runs_that_wait_are_listed_in_their_order_and_change_places(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    waits = (started(4), step(1), {"wait": "end"}, finished(1))
+    busy = plan(*waits, name="busy")
+    a, b, c = [plan(*waits, name=name, start=False) for name in "abc"]
+    for run in (a, b, c):
+        studio.queue.submit(run.id)
+    until(lambda: studio.runs.get(busy.id).step)
+    view.refresh()
+    assert titles(view) == ["busy, run 1", "a, run 1", "b, run 1", "c, run 1"]
+    assert "busy, run 1 goes first" in view.seen()
+    assert "a, run 1 goes first" in view.seen()
+    buttons = re.findall(r'data-id="(\w+):(\S+)" aria-label="([^"]+)"', view.seen())
+    assert [(verb, name) for verb, run, name in buttons if run == c.id] == [
+        ("up", "Move up: c, run 1"),
+        ("first", "Start next: c, run 1"),
+        ("stop", "Cancel: c, run 1"),
+    ]
+    assert [verb for verb, run, _ in buttons if run == a.id] == ["stop"]
+
+    chosen(view, f"first:{c.id}")
+    assert titles(view) == ["busy, run 1", "c, run 1", "a, run 1", "b, run 1"]
+    chosen(view, f"up:{b.id}")
+    assert titles(view) == ["busy, run 1", "c, run 1", "b, run 1", "a, run 1"]
+    chosen(view, f"stop:{c.id}")
+    assert titles(view) == ["busy, run 1", "b, run 1", "a, run 1", "c, run 1"]
+    assert studio.runs.get(c.id).status == Status.STOPPED
+    chosen(view, b.id)
+    assert view.values[view.item] == b.id
+
+
+def test_a_run_that_waits_says_for_what_until_it_starts(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    busy = plan(started(4), step(1), {"wait": "end"}, finished(1), name="busy")
+    waiting = plan({"wait": "end"}, finished(1), name="next", start=False)
+    studio.queue.submit(waiting.id)
+    view.refresh(waiting.id)
+    assert '<b>Queued</b><span class="num">busy, run 1 goes first' in view.seen()
+    view.press("Stop…")
+    assert "It has not started, so nothing is lost." in view.seen()
+    Path(busy.path, "end").touch()
+    until(lambda: not studio.runs.get(busy.id).status.active)
+    studio.queue.advance()
+    until(lambda: studio.runs.get(waiting.id).status == Status.STARTING)
+    tick(view)
+    assert "<b>Starting</b>" in view.seen()
+
+
+@pytest.mark.parametrize("needle", ["tickets LoRA", "lora", "2026-11-21", "21 Nov", "DESK 2026-11"])
+def test_the_filter_knows_data_method_and_date(needle: str) -> None:
+    facts = {"name": "desk", "path": "", "model": "starter", "dataset": "tickets", "method": "lora"}
+    run = Run(id="desk-1", status=Status.FINISHED, created="2026-11-21T12:00:00Z", **facts)
+    assert tab.matches(run, "all", needle)
+    assert not tab.matches(run, "all", f"{needle} dora")
 
 
 def test_an_address_of_a_run_that_is_gone_leads_to_the_list(view: Any) -> None:

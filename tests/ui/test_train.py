@@ -198,6 +198,26 @@ def test_a_model_that_does_not_exist_is_said_in_place(
     assert view.was("Get this model", "interactive") is True
 
 
+def test_while_another_run_is_at_work_the_button_adds_to_the_queue(
+    view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert view.was("Start training", "value") == "Start training"
+    busy = Run(
+        id="desk-7", name="desk", path="", status=Status.TRAINING, model="", dataset="", method="lora", created=""
+    )
+    busy.seconds_left = (1400.0, 1600.0)
+    facts = studio.machine.facts().model_copy(update={"cores": 2, "gpu": None})
+    monkeypatch.setattr(studio.machine, "facts", lambda: facts)
+    monkeypatch.setattr(studio.runs, "list", lambda: [busy])
+    view.refresh()
+    assert view.was("Start training", "value") == "Add to the queue"
+    assert "desk, run 7 goes first, about 25 min" in view.seen()
+    monkeypatch.setattr(studio.runs, "list", list)
+    view.refresh()
+    assert view.was("Start training", "value") == "Start training"
+    assert "goes first" not in view.seen()
+
+
 def test_start_prepares_in_words_and_opens_the_run(view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[TrainingConfig] = []
     made = Run(
@@ -210,7 +230,7 @@ def test_start_prepares_in_words_and_opens_the_run(view: Any, studio: Studio, mo
         return made
 
     monkeypatch.setattr(studio.runs, "prepare", prepare)
-    monkeypatch.setattr(studio.runs, "start", lambda id: made)
+    monkeypatch.setattr(studio.queue, "submit", lambda id: made)
     view.press("Step limit", "submit", 15)
     view.press("Start training")
     assert any("Fetching the model" in str(said) for said in view.states)

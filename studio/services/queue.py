@@ -1,0 +1,332 @@
+"""The queue: prepared runs that wait, in which order they start, and how many the machine carries at once."""
+
+import json
+import logging
+import math
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from studio.domain.config import TrainingConfig
+from studio.domain.document import from_document
+from studio.domain.errors import NotFound, StudioError
+from studio.domain.events import AnyEvent
+from studio.domain.records import Run, Status
+from studio.domain.words import duration, run_title, size
+from studio.services import jobs
+from studio.services.machine import BYTES_BF16, BYTES_FP32, BYTES_INT8, BYTES_NF4, Machine, MachineFacts
+from studio.services.progress import YAML
+from studio.storage.locks import Lock
+from studio.storage.paths import write_atomic
+
+if TYPE_CHECKING:
+    from studio.services.runs import Runs
+
+log = logging.getLogger(__name__)
+
+PLACE = "queue.json"
+LOOK = 2.0  # seconds between two looks while something waits
+CORES = 4  # for each engine on the processor, where there are several
+LIBRARIES = 0.7e9  # bytes: an engine that has imported everything and loaded nothing
+KEPT_A_LAYER = 17  # numbers of the hidden width that a layer keeps of a token for its gradient
+
+
+class Place(BaseModel):
+    """Content of a run's `queue.json`. The higher priority goes first, then the earlier `since`.
+
+    It waits until `after` has ended, however that ends. `card` is set at the start where there are several.
+    """
+
+    since: str
+    priority: int = 0
+    after: str | None = None
+    card: str | None = None
+
+
+def place_of(directory: str | Path) -> Place | None:
+    """Return a run's place in the queue, also after it has left it; None when it was never put there."""
+    with suppress(FileNotFoundError, ValidationError):
+        return Place.model_validate_json((Path(directory) / PLACE).read_bytes())
+    return None
+
+
+class Queue:
+    """The runs that wait. The truth is in their directories: whoever looks sees the same queue, and may start from it.
+
+    Exactly one starts a run, as every change is made under the lock of all writers.
+    """
+
+    def __init__(self, runs: "Runs", machine: Machine, lock: Lock) -> None:
+        self.runs, self.machine, self.lock = runs, machine, lock
+
+    def submit(self, run_id: str, priority: int | None = None, after: str | None = None) -> Run:
+        """Start a prepared run now if the machine has room, else let it wait; or change the place of one that waits.
+
+        `after` is the id of a run that has to end first; "" takes such a wish back.
+        """
+        with self.runs.alone():
+            run = self.runs.get(run_id)
+            if run.status is not Status.QUEUED:
+                raise StudioError(
+                    f"{run_title(run.id)} does not wait to start: it is {run.status}.",
+                    f"Start a new run from {Path(run.path) / 'config.yaml'}.",
+                )
+            if after:
+                self._refuse_circle(run, self.runs.get(after))
+            place = place_of(run.path) or Place(since=jobs.now())
+            place.priority = place.priority if priority is None else priority
+            place.after = place.after if after is None else after or None
+            self._write(run, place)
+            self._start()
+        self._ring()
+        return self.get(run_id)
+
+    def list(self) -> Sequence[Run]:
+        """Return the runs that wait, the next one first. `phase` says what each waits for."""
+        return self._look()[0]
+
+    def _look(self) -> "tuple[Sequence[Run], Room]":
+        known = {run.id: run for run in self.runs.list()}
+        waiting = sorted((run for run in known.values() if run.status is Status.QUEUED and run.since), key=turn)
+        room = Room(self.machine, [run for run in known.values() if run.status.working])
+        heads: dict[bool, Run] = {}  # the first that may start once there is room: on a card, on the processor
+        for run in waiting:
+            on_card = room.on_card(run)
+            other = known.get(run.after or "")
+            if other and (other.status.active or other.status is Status.PAUSED):
+                run.phase = f"after {run_title(other.id)}"
+                if other.status is Status.PAUSED:
+                    run.phase += ", which is paused"
+                elif other.status is Status.QUEUED and not other.since:
+                    run.phase += ", which was never started"
+            elif on_card in heads:  # in strict order, or small runs would keep a large one waiting for ever
+                run.phase = f"{run_title(heads[on_card].id)} goes first"
+            else:
+                run.phase = room.lacks(run)
+                heads[on_card] = run
+        return waiting, room
+
+    def get(self, run_id: str) -> Run:
+        """Return a run; if it waits, `phase` says for what."""
+        run = self.runs.get(run_id)
+        waits = run.status is Status.QUEUED and run.since
+        return next((each for each in self.list() if each.id == run_id), run) if waits else run
+
+    def ahead(self) -> str:
+        """Say who goes before a run that is added now; nothing when it would start at once."""
+        waiting, room = self._look()
+        if not waiting and len(room.working) < room.places:
+            return ""
+        first = soonest(room.working) if room.working else waiting[0]
+        more = len(waiting) - (not room.working)
+        return f"{run_title(first.id)} and {more} more go first" if more else goes_first(first)
+
+    def up(self, run_id: str) -> None:
+        """Let a run that waits change places with the one before it."""
+        with self.runs.alone():
+            waiting = self.list()
+            number = self._number(waiting, run_id)
+            if number:
+                one, other = waiting[number], waiting[number - 1]
+                mine, theirs = place_of(one.path), place_of(other.path)
+                assert mine
+                assert theirs
+                key = {"priority": theirs.priority, "since": theirs.since}
+                self._write(other, theirs.model_copy(update={"priority": mine.priority, "since": mine.since}))
+                self._write(one, mine.model_copy(update=key))
+
+    def first(self, run_id: str) -> None:
+        """Let a run that waits be the next one."""
+        with self.runs.alone():
+            waiting = self.list()
+            if self._number(waiting, run_id):
+                self.submit(run_id, priority=waiting[0].priority + 1)
+
+    def advance(self) -> bool:
+        """Start what may start now; return whether something still waits. What goes wrong is tried again later."""
+        try:
+            waiting = self.list()
+            if all(run.phase for run in waiting):
+                return bool(waiting)  # without the lock: most looks find nothing to do
+            with self.runs.alone():
+                return self._start()
+        except (StudioError, OSError) as error:  # a full disk, a locked database
+            log.warning("The queue stands still: %s", error)
+            return True
+
+    def follow(self, run_id: str) -> Iterator[AnyEvent]:
+        """Yield a run's events until its engine ends, as `Runs.follow` does, and keep the queue going meanwhile."""
+        looked = -math.inf
+
+        def running() -> bool:
+            nonlocal looked
+            if time.monotonic() - looked > LOOK:
+                self.advance()
+                looked = time.monotonic()
+            return self.runs.get(run_id).status.active
+
+        yield from jobs.follow(Path(self.runs.get(run_id).path) / "events.jsonl", running)
+        self.advance()
+
+    def keep(self) -> int:
+        """Keep the queue going from a thread of this process, and return the port it is woken by.
+
+        While nothing waits the thread sleeps, without looking, until `submit` rings, here or in another process.
+        """
+        bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        bell.bind(("127.0.0.1", 0))
+        threading.Thread(target=self._keep, args=(bell,), daemon=True).start()
+        return int(bell.getsockname()[1])
+
+    def _keep(self, bell: socket.socket) -> None:
+        while True:
+            bell.settimeout(LOOK if self.advance() else None)
+            with suppress(TimeoutError):
+                bell.recv(16)
+
+    def _ring(self) -> None:
+        """Wake the studio that serves this home folder, if there is one."""
+        holder = self.lock.holder()
+        if holder and holder.bell:
+            with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+                line.sendto(b"queue", ("127.0.0.1", holder.bell))
+
+    def _start(self) -> bool:
+        """Start what may start, one after the other as each takes room; the caller holds the lock of all writers."""
+        while True:
+            waiting, room = self._look()
+            chosen = next((run for run in waiting if not run.phase), None)
+            if chosen is None:
+                return bool(waiting)
+            place = place_of(chosen.path)
+            if place and room.on_card(chosen) and len(room.cards) > 1:
+                self._write(chosen, place.model_copy(update={"card": room.free_card()}))
+            try:
+                self.runs.start(chosen.id)
+            except StudioError:
+                if self.runs.get(chosen.id).status is Status.QUEUED:  # else it was cancelled this moment
+                    raise
+
+    def _refuse_circle(self, run: Run, after: Run) -> None:
+        """Refuse to let a run wait for one that waits for it."""
+        chain = [after]
+        while chain[-1].id != run.id:
+            if not chain[-1].after or chain[-1].status is not Status.QUEUED:
+                return
+            try:
+                chain.append(self.runs.get(chain[-1].after))
+            except NotFound:
+                return
+        why = "a run does not wait for itself" if run.id == after.id else f"that one waits for {run_title(run.id)}"
+        raise StudioError(
+            f"{run_title(run.id)} cannot wait for {run_title(after.id)}: {why}.", "Choose another run, or none."
+        )
+
+    def _number(self, waiting: Sequence[Run], run_id: str) -> int:
+        """Return how many go before a run; refuse one that does not wait."""
+        for number, run in enumerate(waiting):
+            if run.id == run_id:
+                return number
+        raise StudioError(f"{run_title(run_id)} is not in the queue any more.", "The list of runs shows what it does.")
+
+    def _write(self, run: Run, place: Place) -> None:
+        write_atomic(Path(run.path) / PLACE, place.model_dump_json())
+
+
+class Room:
+    """What the machine can take at this moment beside the runs at work."""
+
+    def __init__(self, machine: Machine, working: Sequence[Run]) -> None:
+        self.machine, self.working = machine, working
+
+    @cached_property
+    def facts(self) -> MachineFacts:
+        return self.machine.facts()
+
+    @cached_property
+    def cards(self) -> dict[str, int]:
+        """The free bytes of each card, by its name for CUDA."""
+        return self.machine.card_room() if self.facts.gpu else {}
+
+    @property
+    def engines(self) -> int:
+        """How many engines may be at work on the processor at once."""
+        return max(1, self.facts.cores // CORES)
+
+    @property
+    def places(self) -> int:
+        """How many runs with the usual settings may be at work at once."""
+        return len(self.cards) or self.engines
+
+    def on_card(self, run: Run) -> bool:
+        return bool(self.cards) and _settled(run)[0].hardware.device != "cpu"
+
+    def lacks(self, run: Run) -> str:
+        """Say why a run cannot start now; nothing when it can."""
+        on_card = self.on_card(run)
+        working = [each for each in self.working if self.on_card(each) == on_card]
+        if not working:
+            return ""  # one always may: an estimate is no reason never to start
+        card = self.free_card()
+        if card is None if on_card else len(working) >= self.engines:
+            return goes_first(soonest(working))
+        # those that have just started have not taken yet what they need
+        left = self.facts.memory_bytes - sum(need(each, self.facts.bf16) for each in working)
+        free = self.cards[card] if on_card and card else max(0, min(self.facts.memory_free_bytes, left))
+        needed = need(run, self.facts.bf16)
+        return f"it needs about {size(needed)}, {size(free)} are free" if needed > free else ""
+
+    def free_card(self) -> str | None:
+        """Return a card nobody trains on. An engine that was not given one is on the first."""
+        places = [place_of(run.path) for run in self.working if self.on_card(run)]
+        taken = {place.card if place and place.card else next(iter(self.cards)) for place in places}
+        return next((card for card in self.cards if card not in taken), None)
+
+
+def turn(run: Run) -> tuple[int, str, str]:
+    """Return what the queue is sorted by."""
+    return (-run.priority, run.since or "", run.id)
+
+
+def need(run: Run, bf16: bool = True) -> int:
+    """Return roughly the bytes a run takes at its peak: base, adapter with its optimizer, activations, libraries."""
+    config, parameters = _settled(run)
+    half = config.train.precision == "bf16" or (config.train.precision == "auto" and bf16)
+    base = {"int8": BYTES_INT8, "nf4": BYTES_NF4}.get(config.quantization, BYTES_BF16 if half else BYTES_FP32)
+    width = (10 * parameters) ** (1 / 3)  # of the hidden states, as models of this size usually have it
+    layers = parameters / (12 * width**2)
+    adapter = 1.5 * parameters * config.rank / width * 16  # numbers; weight, gradient and two moments in 4 bytes each
+    tokens = 4096 if config.train.batch_tokens == "auto" else config.train.batch_tokens
+    kept = 1 if config.train.recompute == "on" else KEPT_A_LAYER
+    activations = tokens * layers * kept * width * (2 if half else 4)
+    return int(LIBRARIES + parameters * base + adapter + activations)
+
+
+def soonest(working: Sequence[Run]) -> Run:
+    """Return the run that ends first, as far as that is known, else the oldest."""
+    return min(working, key=lambda run: (run.seconds_left[1] if run.seconds_left else math.inf, run.created))
+
+
+def goes_first(run: Run) -> str:
+    left = f", about {duration(sum(run.seconds_left) / 2)}" if run.seconds_left else ""
+    return f"{run_title(run.id)} goes first{left}"
+
+
+def _settled(run: Run) -> tuple[TrainingConfig, int]:
+    """Return a run's settings and its model's parameters."""
+    path = Path(run.path)
+    return _read(path, (path / "config.yaml").stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _read(path: Path, stamp: int) -> tuple[TrainingConfig, int]:
+    config = from_document(yaml.load((path / "config.yaml").read_bytes(), YAML))
+    return config, max(1, json.loads((path / "lineage.json").read_bytes())["model"]["parameters"])
