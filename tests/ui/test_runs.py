@@ -298,7 +298,8 @@ def test_the_list_follows_a_run_that_the_command_line_started(
 
 def chosen(view: Any, index: str) -> None:
     """Press a row of the list, or one of its buttons."""
-    (handler,) = (fn for fn in view.demo.fns.values() if fn.targets and fn.targets[0][1] == "select")
+    select = [fn for fn in view.demo.fns.values() if fn.targets and fn.targets[0][1] == "select"]
+    (handler,) = (fn for fn in select if view.item in fn.outputs and len(fn.inputs) == 3)
     data = gr.SelectData(None, {"index": index, "value": index})
     view._take(handler.fn(data, *[view.values[each] for each in handler.inputs]), handler.outputs)
 
