@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from studio.cli import app
+from studio.domain.methods import METHODS
 from studio.ui.app import TABS
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,17 @@ def test_commands_in_documents_exist(page: Path) -> None:
         known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         options = {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)}
         assert options <= known | {"--help"}, f"{text}: no option {', '.join(sorted(options - known))}"
+
+
+def test_the_train_page_has_a_line_for_every_method() -> None:
+    text = (DOCS / "user-guide" / "train.md").read_text(encoding="utf-8")
+    table = text.split("## Methods\n")[1].split("\n## ")[0].split("| --- |")[-1]
+    wanted = []
+    for row in METHODS.values():
+        able = ["yes" if can else "no" for can in (row.quantized_base, row.packing)]
+        wanted.append(f"| {' | '.join([row.title, row.when, ', '.join(row.knobs), *able])} |")
+    assert [line for line in table.splitlines() if line.startswith("| ")] == wanted
+    assert f"`{'`, `'.join(METHODS)}`" in text
 
 
 def readme() -> str:

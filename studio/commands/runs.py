@@ -5,10 +5,10 @@ from typing import Annotated
 import typer
 
 from studio.commands.common import Commands, Json, comparison, emit, note, open_studio, say, table
-from studio.commands.train import finish, watch
+from studio.commands.train import attend, finish, watch
 from studio.domain.words import duration, interval, run_title, size, when
 
-runs = Commands(help="List, show, watch and stop runs.")
+runs = Commands(help="List, show, watch, pause, resume and stop runs.")
 adapters = Commands(help="List, show, choose and remove the versions of adapters.")
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `runs list` shows it.")]
 Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a folder.")]
@@ -109,6 +109,46 @@ def stop_run(
         say(f"{run_title(run)} is over already: {before.status}.")
     else:
         say(f"{run_title(run)} stops at its next step." if found.status.active else f"{run_title(run)} has ended.")
+
+
+@runs.command("pause")
+def pause_run(run: RunId, json: Json = False) -> None:
+    """Save where a run is and end its engine, so that the memory is free; `runs resume` goes on."""
+    found = open_studio().runs.pause(run)
+    if json:
+        emit(found)
+    elif found.status.active:
+        say(f"{run_title(run)} saves where it is and pauses.")
+    else:
+        say(f"{run_title(run)} is {found.status}.")
+
+
+@runs.command("resume")
+def resume_run(
+    run: RunId,
+    set: Annotated[
+        list[str] | None, typer.Option(help="Go on with another value: --set train.learning_rate=1e-4. Repeat it.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; `runs tail` shows it.")] = False,
+    json: Json = False,
+) -> None:
+    """Go on with a paused, interrupted or failed run from its last good checkpoint."""
+    from studio.domain.document import flat, override
+
+    studio = open_studio()
+    found = studio.runs.resume(run, flat(override({}, set or [])))
+    if detach:
+        emit(found) if json else say(f"{run_title(run)} goes on.")
+        return
+    found, interrupted = attend(studio, found)
+    finish(studio, found, interrupted, json)
+
+
+@runs.command("save")
+def save_run(run: RunId, json: Json = False) -> None:
+    """Write a checkpoint of a training run at its next step."""
+    found = open_studio().runs.save(run)
+    emit(found) if json else say(f"{run_title(run)} is saved at its next step.")
 
 
 @adapters.command("list")

@@ -23,6 +23,7 @@ from studio.commands.common import (
     say,
 )
 from studio.domain.events import AnyEvent, Evaluated, Phase, Started, Step, Warned
+from studio.domain.methods import METHODS
 from studio.domain.words import count, duration, interval, plural, run_title, short
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def train(
     model: Annotated[str | None, typer.Option(help="`starter`, a Hub id, a folder or a .gguf file.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A data file, or the id of a data set.")] = None,
     map: Map = None,
-    method: Annotated[str | None, typer.Option(help="lora, rslora, dora, pissa or qlora.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the adapter.")] = None,
@@ -52,7 +53,7 @@ def train(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of the ")] = False,
     json: Json = False,
 ) -> None:
-    """Train an adapter on your data, with a progress bar; Ctrl-C stops it and keeps what it has learned."""
+    """Train an adapter on your data, with a progress bar; Ctrl-C pauses it, and `runs resume` goes on."""
     from studio.domain.config import TrainingConfig
     from studio.domain.document import from_document, override, to_yaml
 
@@ -121,7 +122,7 @@ def watch(studio: "Studio", run: "Run") -> "Run":
 
 
 def attend(studio: "Studio", run: "Run") -> tuple["Run", bool]:
-    """Show a run until its engine ends. Ctrl-C stops it, a second one ends it by force."""
+    """Show a run until its engine ends. Ctrl-C pauses it, a second one ends it by force."""
     seen = 0
     with _interrupts() as times:
         while True:
@@ -137,9 +138,12 @@ def attend(studio: "Studio", run: "Run") -> tuple["Run", bool]:
                 note(
                     "Ending the engine."
                     if force
-                    else "Stopping at the next step; the adapter so far is kept. Ctrl-C again ends it without."
+                    else "Saving where it is, then pausing. Ctrl-C again ends the engine without."
                 )
-                studio.runs.stop(run.id, force=force)
+                if force:
+                    studio.runs.stop(run.id, force=True)
+                else:
+                    studio.runs.pause(run.id)
 
 
 def finish(studio: "Studio", run: "Run", interrupted: bool, json: bool) -> None:
@@ -170,6 +174,8 @@ def summary(run: "Run") -> None:
     say(f"{run_title(run.id)} {run.status}{took}." + (f" The adapter is {run.adapter}." if run.adapter else ""))
     if run.error:
         note(f"{run.error} {run.hint}".strip())
+    if run.status == "paused":
+        note(f"`peft-studio runs resume {run.id}` goes on; `peft-studio runs stop {run.id}` makes an adapter of it.")
     if run.result.get("eval"):
         comparison(run.result["eval"])
     if run.adapter:

@@ -4,9 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from studio.domain.methods import METHODS
+from studio.domain.methods import METHODS, Method
 
 Auto = Literal["auto"]
+SIZES = {"block_size", "virtual_tokens"}  # knobs of single methods that say how large an adapter is
 # YAML reads on and off as true and false
 OnOff = Annotated[
     Literal["auto", "on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
@@ -76,10 +77,13 @@ class MethodConfig(Group):
     """The adapter."""
 
     name: Annotated[
-        Literal["lora", "loraplus", "rslora", "dora", "pissa", "qlora"],
+        Literal[*METHODS],  # type: ignore[valid-type]
         Field(title="Method", description="How the adapter is built."),
     ] = "lora"
-    rank: Annotated[int, Field(title="Rank", description="How much the adapter can hold.", ge=1, le=1024)] = 16
+    rank: Annotated[
+        Annotated[int, Field(ge=1, le=1024)] | Auto,
+        Field(title="Rank", description="How much the adapter can hold. Auto: as is usual for the method."),
+    ] = "auto"
     alpha: Annotated[
         Annotated[int, Field(ge=1, le=4096)] | Auto,
         Field(title="Alpha", description="How strongly the adapter acts. Auto: twice the rank."),
@@ -91,6 +95,19 @@ class MethodConfig(Group):
         Literal["all-linear", "attention"] | list[str],
         Field(title="Layers", description="Which layers get an adapter: all-linear, attention, or module names."),
     ] = "all-linear"
+    block_size: Annotated[
+        int,
+        Field(title="Block size", description="OFT: inputs turned together. Larger blocks hold more.", ge=2, le=1024),
+    ] = 32
+    virtual_tokens: Annotated[
+        int,
+        Field(
+            title="Virtual tokens",
+            description="Prompt and prefix tuning: learned tokens before the text. More hold more.",
+            ge=1,
+            le=1024,
+        ),
+    ] = 20
 
 
 class TrainConfig(Group):
@@ -267,20 +284,53 @@ class TrainingConfig(Group):
 
     @model_validator(mode="after")
     def _quantised_base(self) -> "TrainingConfig":
-        if self.quantization != "none" and not METHODS[self.method.name].quantized_base:
-            raise ValueError(
-                f"{METHODS[self.method.name].title} needs the base unquantised: set model.quantization to none."
-            )
+        if self.quantization != "none" and not self.row.quantized_base:
+            raise ValueError(f"{self.row.title} needs the base unquantised: set model.quantization to none.")
         if self.method.name == "qlora" and self.quantization == "none":
             raise ValueError("QLoRA needs a quantised base: set model.quantization to nf4 or int8.")
         return self
+
+    @model_validator(mode="after")
+    def _asked_of_the_method(self) -> "TrainingConfig":
+        for name, field in MethodConfig.model_fields.items():
+            if name not in ("name", *self.row.knobs) and getattr(self.method, name) != field.default:
+                raise ValueError(
+                    f"{self.row.title} does not use method.{name}: set it to {field.default}, or choose another method."
+                )
+        for name, able in (("packing", self.row.packing), ("recompute", self.row.recompute)):
+            if getattr(self.train, name) == "on" and not able:
+                raise ValueError(
+                    f"{self.row.title} does not work with train.{name}: set it to auto, or choose another method."
+                )
+        return self
+
+    @property
+    def row(self) -> Method:
+        """What the table says of the method."""
+        return METHODS[self.method.name]
 
     @property
     def quantization(self) -> str:
         """The base's quantisation, `auto` resolved by the method."""
         chosen = self.model.quantization
-        return METHODS[self.method.name].quantization if chosen == "auto" else chosen
+        return self.row.quantization if chosen == "auto" else chosen
+
+    @property
+    def rank(self) -> int:
+        return self.row.rank if self.method.rank == "auto" else self.method.rank
 
     @property
     def alpha(self) -> int:
-        return 2 * self.method.rank if self.method.alpha == "auto" else self.method.alpha
+        return 2 * self.rank if self.method.alpha == "auto" else self.method.alpha
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many places of the model's context the adapter takes."""
+        return self.method.virtual_tokens if "virtual_tokens" in self.row.knobs else 0
+
+    @property
+    def adapter(self) -> str:
+        """The method and its size in a few words: LoRA, rank 16, alpha 32."""
+        sizes = {"rank": self.rank, "alpha": self.alpha, **self.method.model_dump(include=SIZES)}
+        said = [f"{name.replace('_', ' ')} {value}" for name, value in sizes.items() if name in self.row.knobs]
+        return ", ".join([self.row.title, *said])

@@ -1,4 +1,4 @@
-"""A configuration as a document: read from YAML or JSON with the wrong key named, changed by assignments, written out."""
+"""A configuration as a document: read with the wrong key named, changed by assignments, written as YAML."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def explain(error: ValidationError) -> str:
         # union branches add parts such as 'constrained-int' or "literal['auto']" to the path
         keys = [str(part) for part in item["loc"] if str(part).isidentifier() and part not in ("int", "float", "str")]
         name = ".".join(keys) or "configuration"
-        sentence = f"{name}: {item['msg'].removeprefix('Value error, ')}"
+        sentence = f"{name}: {item['msg'].removeprefix('Value error, ').rstrip('.')}"
         if sentence not in sentences:
             sentences.append(sentence)
     return "; ".join(sentences) + "."
@@ -65,6 +65,20 @@ def override(document: dict[str, Any], assignments: list[str]) -> dict[str, Any]
             if not isinstance(place, dict):
                 raise StudioError(f"`{path}` names a key inside a value.", "See `peft-studio train --schema`.")
         place[keys[-1]] = value
+    return result
+
+
+def flat(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document as group.key → value."""
+    return {f"{group}.{key}": value for group, its in document.items() for key, value in its.items()}
+
+
+def with_edit(document: dict[str, Any], edit: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with the changes a resumed run carries: group.key → value."""
+    result = {k: dict(v) if isinstance(v, dict) else v for k, v in document.items()}
+    for key, value in edit.items():
+        group, name = key.split(".", 1)
+        result.setdefault(group, {})[name] = value
     return result
 
 

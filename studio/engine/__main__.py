@@ -52,11 +52,9 @@ def main() -> int:
             Failed(message=f"A file could not be read or written: {what}.", hint="Check disk space and permissions."),
         )
     except (RuntimeError, MemoryError) as error:
-        if (
-            not isinstance(error, MemoryError)
-            and "out of memory" not in str(error).lower()
-            and "can't allocate" not in str(error)
-        ):
+        from studio.engine import memory
+
+        if not memory.ran_out(error):
             raise
         return _fail(
             reporter,

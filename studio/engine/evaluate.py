@@ -12,7 +12,7 @@ import numpy as np
 import peft
 import torch
 
-from studio.engine import attention, gate, generate, loss, models, tokens
+from studio.engine import attention, gate, generate, lora, loss, models, tokens
 from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Row, packed_batch, padded_batch
 
@@ -119,7 +119,7 @@ def row_losses(
     """Return for each row the summed loss and the number of its trained tokens."""
     sums, counts = np.zeros(len(rows)), np.zeros(len(rows))
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    side_by_side = attention.packable(inner.config)
+    side_by_side = attention.packable(inner.config) and not lora.virtual_tokens(model)
     usual = inner.config._attn_implementation
     if side_by_side:
         inner.set_attn_implementation(attention.NAME)
@@ -129,7 +129,7 @@ def row_losses(
         here = order[done : done + max(1, BATCH_TOKENS // len(rows[order[done]]))]
         chosen = [rows[i] for i in here]
         batch = packed_batch(chosen) if side_by_side else padded_batch(chosen, 0)
-        losses = loss.per_token(inner, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
+        losses = loss.per_token(model, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
         labelled = [np.count_nonzero(row.trained[1:]) for row in chosen]
         sums[here] = [part.sum().item() for part in losses.split(labelled)]
         counts[here] = labelled
@@ -147,8 +147,10 @@ def answer_all(
     """Answer every prompt greedily, in batches of like length; at most `room` tokens each."""
     said = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), BATCH_ANSWERS):
-        here = order[start : start + BATCH_ANSWERS]
+    # Beside padding, learned tokens would stand at a distance from the text at which they were not trained.
+    together = 1 if lora.virtual_tokens(model) else BATCH_ANSWERS
+    for start in range(0, len(order), together):
+        here = order[start : start + together]
         batch = tokenizer(
             [prompts[i] for i in here], return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         ).to(device)

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from studio.domain.errors import ModelError
+from studio.domain.methods import METHODS
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -29,13 +30,13 @@ def base(folder: Path) -> dict[str, Any]:
 def adapter(folder: Path) -> dict[str, Any]:
     """Return the peft config of an adapter folder that may be loaded; raise ModelError when it may not."""
     config = _json(folder / "adapter_config.json", f"{folder} is not an adapter folder")
-    if config.get("peft_type") != "LORA":
+    if config.get("peft_type") not in {row.peft for row in METHODS.values()}:
         raise ModelError(
-            f"{folder.name} is an adapter of the kind {config.get('peft_type')}, which is not supported yet.",
-            "LoRA, rsLoRA, DoRA, PiSSA and QLoRA adapters work.",
+            f"{folder.name} is an adapter of the kind {config.get('peft_type')}, which is not supported.",
+            f"Adapters of these methods are: {', '.join(row.title for row in METHODS.values())}.",
         )
     library = str((config.get("auto_mapping") or {}).get("parent_library", "transformers"))
-    if library.split(".")[0] != "transformers" or config.get("megatron_config"):
+    if library.split(".")[0] != "transformers" or config.get("megatron_config") or config.get("tokenizer_kwargs"):
         raise ModelError(f"{folder.name} wants to import modules when loaded.", "Ask its author for a plain adapter.")
     _weights(folder, "adapter_model.safetensors", folder.name)
     _finite(folder / "adapter_model.safetensors")

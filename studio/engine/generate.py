@@ -13,9 +13,10 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer, set_seed
 
 from studio.domain.errors import ModelError
-from studio.engine import gate, models, tokens
+from studio.engine import gate, lora, models, tokens
 
 KEEP = 8  # adapters held in memory; the one unused for longest goes first
+ALONE = "VERA"  # its adapters share two matrices, which fit the first of them
 
 
 def settings(model: Any, tokenizer: Any, room: int, temperature: float, top_p: float) -> GenerationConfig:
@@ -56,7 +57,10 @@ class _Stop(StoppingCriteria):
 
 
 class Pipeline:
-    """A base model and the adapters loaded on it. Not safe for two callers at once."""
+    """A base model and the adapters loaded on it. Not safe for two callers at once.
+
+    Adapters of one of peft's kinds are held side by side; one of another kind takes their place.
+    """
 
     def __init__(self, folder: Path) -> None:
         models.use_all_cores()
@@ -67,7 +71,9 @@ class Pipeline:
         self.model: Any = self._base()
         self.context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1_000_000)
         self.loaded: dict[str, str] = {}  # adapter folder → name in peft, least recently used first
+        self.kind = ""  # of the adapters in peft's words
         self.active: str | None = None  # the adapter that answers; None: the base
+        self.silence = contextlib.ExitStack()  # open while the base answers through peft's model
         self.count = 0
 
     def _base(self) -> Any:
@@ -79,43 +85,53 @@ class Pipeline:
         key = str(adapter.resolve()) if adapter else None
         if key == self.active:
             return 0.0
-        if adapter is None or key is None:
-            self.model.base_model.disable_adapter_layers()
-            self.tokenizer.chat_template = self.template
-            self.active = None
-            return time.monotonic() - begin
-        if key not in self.loaded:
+        if adapter and key and key not in self.loaded:
             self._load(adapter, key)
-        name = self.loaded[key] = self.loaded.pop(key)
-        self.model.base_model.enable_adapter_layers()
-        self.model.set_adapter(name)
+        self.silence.close()
+        if key:
+            name = self.loaded[key] = self.loaded.pop(key)
+            self.model.set_adapter(name)
+        else:
+            self.silence.enter_context(self.model.disable_adapter())
         self.tokenizer.chat_template = self.template
         lock_template(self.tokenizer, adapter)
         self.active = key
         return time.monotonic() - begin
 
     def _load(self, adapter: Path, key: str) -> None:
-        gate.adapter(adapter)
+        kind = gate.adapter(adapter)["peft_type"]
+        before = self.active
+        if self.loaded and (kind != self.kind or kind == ALONE):
+            self._unload()
         self.count += 1
         name = f"a{self.count}"
         try:
-            if isinstance(self.model, peft.PeftModel):
+            if self.loaded:
                 self.model.load_adapter(str(adapter), name)
             else:
                 self.model = peft.PeftModel.from_pretrained(self.model, str(adapter), adapter_name=name)
         except (RuntimeError, ValueError, KeyError) as error:
-            if isinstance(self.model, peft.PeftModel) and name in self.model.peft_config:
-                self.model.delete_adapter(name)
-            elif not isinstance(self.model, peft.PeftModel):
+            if not self.loaded:
                 self.model = self._base()  # peft has put half an adapter into this one
+                self.select(Path(before) if before else None)
+            elif name in self.model.peft_config:
+                self.model.delete_adapter(name)
             raise ModelError(
                 f"The adapter {adapter.name} was made for another base model: its weights do not fit this one.",
                 "Choose the base it was trained on.",
             ) from error
         self.model.eval()
-        self.loaded[key] = name
+        self.kind, self.loaded[key] = kind, name
         if len(self.loaded) > KEEP:
             self.model.delete_adapter(self.loaded.pop(next(iter(self.loaded))))
+
+    def _unload(self) -> None:
+        """Take all adapters off the base."""
+        self.silence.close()
+        virtual = self.model.active_peft_config.is_prompt_learning  # then the base has no part of peft in it
+        self.model = self.model.base_model if virtual else self.model.unload()
+        self.loaded.clear()
+        self.active = None
 
     def answer(
         self,
@@ -133,9 +149,10 @@ class Pipeline:
             tokens.render(self.tokenizer, messages, prompt=True), return_tensors="pt", add_special_tokens=False
         ).to(self.device)
         length = batch["input_ids"].shape[1]
-        if length + 1 > self.context:
+        context = self.context - (lora.virtual_tokens(self.model) if self.active else 0)
+        if length + 1 > context:
             raise ModelError(
-                f"The conversation has {length:,} tokens, this model reads at most {self.context:,}.",
+                f"The conversation has {length:,} tokens, this model reads at most {context:,}.",
                 "Start a new one.",
             )
         if seed is not None:
@@ -151,7 +168,7 @@ class Pipeline:
                         input_ids=batch["input_ids"],
                         attention_mask=batch["attention_mask"],
                         generation_config=settings(
-                            self.model, self.tokenizer, min(room, self.context - length), temperature, top_p
+                            self.model, self.tokenizer, min(room, context - length), temperature, top_p
                         ),
                         streamer=streamer,
                         stopping_criteria=StoppingCriteriaList([watch]),

@@ -12,30 +12,32 @@ from safetensors import safe_open
 
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import ModelError
-from studio.domain.methods import METHODS
+from studio.engine import adalora
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "c_attn", "dense")
 
 
-def attach(model: torch.nn.Module, config: TrainingConfig, start: Path) -> peft.PeftModel:
-    """Return the model with a fresh adapter. `start` keeps the first weights of methods that change the base."""
+def attach(model: torch.nn.Module, config: TrainingConfig, start: Path, steps: int) -> peft.PeftModel:
+    """Return the model with a fresh adapter, to be trained for so many steps.
+
+    `start` keeps the first weights of methods that change the base.
+    """
     targets: str | list[str] = "all-linear"
     if config.method.targets == "attention":
         targets = sorted({name.rsplit(".", 1)[-1] for name, _ in model.named_modules()} & set(ATTENTION))
     elif config.method.targets != "all-linear":
         targets = config.method.targets
-    options = METHODS[config.method.name].lora
+    row = config.row
+    knobs = config.method.model_dump() | {"rank": config.rank, "alpha": config.alpha, "targets": targets}
     torch.manual_seed(config.train.seed)
     try:
         adapted = peft.get_peft_model(
             model,
-            peft.LoraConfig(
+            peft.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(row.peft)](
                 task_type="CAUSAL_LM",
-                r=config.method.rank,
-                lora_alpha=config.alpha,
-                lora_dropout=config.method.dropout,
-                target_modules=targets,
-                **options,
+                **{argument: knobs[knob] for knob, argument in row.knobs.items()},
+                **row.fixed,
+                **row.planned(config.rank, steps),
             ),
         )
     except ValueError as error:
@@ -45,12 +47,12 @@ def attach(model: torch.nn.Module, config: TrainingConfig, start: Path) -> peft.
         raise ModelError(
             f"The adapter does not fit this model: {error}", f"method.targets may name: {', '.join(names)}."
         ) from error
-    if changes_base(config):
+    if row.changes_base:
         # The base's weights are now what is left of them; to be read back as the change of a plain LoRA.
         adapter: Any = adapted.peft_config["default"]
         adapter.init_lora_weights = True
         adapted.save_pretrained(str(start))
-        adapter.init_lora_weights = options["init_lora_weights"]
+        adapter.init_lora_weights = row.fixed["init_lora_weights"]
     return adapted
 
 
@@ -63,17 +65,21 @@ def optimizer(model: peft.PeftModel, config: TrainingConfig, rate: float) -> tor
         settings: dict[str, Any] = {}
     else:
         kind, settings = torch.optim.AdamW, {"fused": True}
-    ratio = METHODS[config.method.name].b_ratio
-    if ratio != 1:
-        made = create_loraplus_optimizer(model, kind, lr=rate, loraplus_lr_ratio=ratio, **settings)
+    if config.row.b_ratio != 1:
+        made = create_loraplus_optimizer(model, kind, lr=rate, loraplus_lr_ratio=config.row.b_ratio, **settings)
         made.param_groups = [group for group in made.param_groups if group["params"]]
         return made
     trained = [value for value in model.parameters() if value.requires_grad]
-    return kind(trained, lr=rate, weight_decay=0.0, **settings)
+    made = kind(trained, lr=rate, weight_decay=0.0, **settings)
+    if isinstance(model.base_model, peft.AdaLoraModel):
+        adalora.follow(made, model)
+    return made
 
 
-def changes_base(config: TrainingConfig) -> bool:
-    return str(METHODS[config.method.name].lora.get("init_lora_weights", "")).startswith("pissa")
+def virtual_tokens(model: Any) -> int:
+    """How many learned tokens the model puts before the text; its own forward alone does, the base's does not."""
+    active = model.active_peft_config if isinstance(model, peft.PeftModel) else None
+    return active.num_virtual_tokens if active and active.is_prompt_learning else 0
 
 
 def save(
@@ -87,7 +93,7 @@ def save(
     shutil.rmtree(temporary, ignore_errors=True)
     for part in model.peft_config.values():
         part.base_model_name_or_path = base
-    if changes_base(config):
+    if config.row.changes_base:
         model.save_pretrained(str(temporary), path_initial_model_for_weight_conversion=str(start))
     else:
         model.save_pretrained(str(temporary))
@@ -111,7 +117,7 @@ def card(config: TrainingConfig, facts: dict[str, Any]) -> str:
     base = facts["base"]
     rows = [
         ("Base model", f"{base['id']}{' at ' + base['revision'][:12] if base['revision'] else ''}"),
-        ("Method", f"{METHODS[config.method.name].title}, rank {config.method.rank}, alpha {config.alpha}"),
+        ("Method", config.adapter),
         ("Examples", f"{facts['rows']:,}, {facts['eval_rows']:,} held out"),
         ("Steps", f"{facts['steps']:,} of {facts['effective_rows']} examples"),
         ("Learning rate", f"{facts['learning_rate']:g}, {config.train.schedule}"),
@@ -122,7 +128,7 @@ def card(config: TrainingConfig, facts: dict[str, Any]) -> str:
     return f"""---
 library_name: peft
 base_model: {json.dumps(base["id"])}
-tags: [lora, peft-studio]
+tags: [{config.row.peft.lower().replace("_", "-")}, peft-studio]
 ---
 # {facts["name"]}
 

@@ -98,21 +98,27 @@ def _hidden(inner: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 def padded(model: torch.nn.Module, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
     """Summed loss of a padded batch [B, T] by the model's own head; labels already shifted."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-    labels = batch["labels"]
+    logits, labels = _padded_logits(model, batch), batch["labels"]
     return torch.nn.functional.cross_entropy(
         logits[labels != -100].float(), labels[labels != -100], reduction="sum", label_smoothing=smoothing
     )
 
 
+def _padded_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Logits [B, T, V] of a padded batch; prompt tuning has more in front, of its own tokens."""
+    out = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+    return out.logits[:, -batch["labels"].shape[1] :]
+
+
 @torch.no_grad()
-def per_token(inner: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Loss at each labelled position of a batch, packed or padded, in fp32 [N]; `inner` is the base model itself."""
+def per_token(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """Loss at each labelled position of a batch, packed or padded, in fp32 [N]."""
     labels = batch["labels"]
     wanted = labels[labels != -100]
     if "lengths" not in batch:
-        logits = inner(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+        logits = _padded_logits(model, batch)
         return torch.nn.functional.cross_entropy(logits[labels != -100].float(), wanted, reduction="none")
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden, head = _hidden(inner, batch)[labels != -100], Head.of(inner.config)
     losses = []
     for some, those in zip(hidden.split(CHUNK), wanted[:, None].split(CHUNK), strict=True):

@@ -1,5 +1,6 @@
 """How much memory a step's activations take, and how many layers are computed again so that it fits."""
 
+import gc
 import math
 from typing import Any
 
@@ -60,3 +61,16 @@ def recompute(model: Any, number: int) -> None:
     model.get_base_model().activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     for layer in layers_of(model)[number:]:
         layer.gradient_checkpointing = False
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether this error says that the memory, of the card or of the machine, was not enough."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate" in words
+
+
+def give_back(device: torch.device) -> None:
+    """Free what is held for later use."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """Load a base model and its tokenizer from a folder, quantise it, or make a folder of a GGUF file."""
 
 import json
+import os
 import resource
 import shutil
 import sys
@@ -101,7 +102,12 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def use_all_cores() -> None:
-    """One thread a physical core: hyperthreads only get in each other's way in matrix products."""
+    """One thread a physical core: hyperthreads only get in each other's way in matrix products.
+
+    Whoever set OMP_NUM_THREADS knows better, and torch has obeyed already.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
     torch.set_num_threads(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1)
 
 

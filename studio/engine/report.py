@@ -1,7 +1,9 @@
-"""What an engine leaves in its directory: events, its process, the word to stop."""
+"""What an engine leaves in its directory, and finds there: events, its process, wishes of the studio."""
 
+import errno
 import json
 import os
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,8 +39,13 @@ class Reporter:
         event.seq, self.seq = self.seq, self.seq + 1
         event.time = datetime.now(UTC).isoformat(timespec="milliseconds")
         event.elapsed = round(time.monotonic() - self.begin, 3)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(events.dump(event))
+        with open(self.path, "ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                _whole(file, events.dump(event).encode())
+            except OSError:  # the disk is full: half a line would spoil the next one
+                file.truncate(size)
+                raise
 
     def phase(self, words: str, done: float | None = None, total: float | None = None, unit: str = "") -> None:
         """Say what is going on; counts come at most twice a second."""
@@ -48,8 +55,41 @@ class Reporter:
         self._phase = now
         self.emit(events.Phase(words=words, done=done, total=total, unit=unit))
 
-    def stop_asked(self) -> bool:
-        return (self.directory / "control" / "stop").exists()
+
+class Wishes:
+    """What the studio asks of a run by files in `control`, and the system by a signal."""
+
+    def __init__(self, directory: Path) -> None:
+        self.control = directory / "control"
+        self.terminated = False
+
+    def listen(self) -> None:
+        """Take SIGTERM for a wish to pause; a second one ends the process at once."""
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        if self.terminated:
+            os._exit(128 + number)
+        self.terminated = True
+
+    def stop(self) -> bool:
+        return (self.control / "stop").exists()
+
+    def pause(self) -> bool:
+        return self.terminated or (self.control / "pause").exists()
+
+    def save(self) -> bool:
+        """Whether a checkpoint is asked for; a wish is heard once."""
+        try:
+            (self.control / "checkpoint").unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _whole(file: Any, data: bytes) -> None:
+    if file.write(data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def identify(directory: Path) -> None:

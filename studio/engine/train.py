@@ -1,201 +1,89 @@
 """The train job: read the run directory, train, save the adapter, compare it with the base, tell every step."""
 
-import copy
 import json
-import math
-import signal
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import peft
 import torch
-import yaml
-from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from studio import __version__
 from studio.domain import events
-from studio.domain.config import TrainingConfig
-from studio.domain.document import from_document
-from studio.domain.errors import DataError
-from studio.engine import attention, evaluate, fused, gate, lora, memory, models, tokens
-from studio.engine.report import Reporter, write_json
-from studio.engine.rows import Table
-from studio.engine.trainer import Steps, StudioTrainer, Tell, batches
+from studio.engine import attention, checkpoints, evaluate, fused, lora, memory, models, tokens
+from studio.engine.job import Job
+from studio.engine.plan import Plan, chosen, make_plan
+from studio.engine.report import Reporter, Wishes, write_json
+from studio.engine.samples import Samples
+from studio.engine.trainer import State, Steps, Trainer, batches
 
 # Held-out rows measured while training: at most, at least, and all checks together as a share of the tokens trained on
 # (a token checked takes a third of the time). The report at the end takes more.
 HELD_ROWS, HELD_LEAST, HELD_SHARE = 100, 16, 0.3
 
 
-@dataclass
-class Job:
-    """What a run directory asks for, with the hardware's choices made."""
-
-    directory: Path
-    config: TrainingConfig
-    lineage: dict[str, Any]
-    reporter: Reporter
-    device: torch.device
-    dtype: torch.dtype
-    tokenizer: Any
-
-    @property
-    def base(self) -> Path:
-        return Path(self.lineage["model"]["path"])
-
-    @property
-    def precision(self) -> str:
-        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
-
-
-@dataclass
-class Plan:
-    """The rows and how they are cut into steps."""
-
-    rows: Table
-    held: Table
-    limit: int  # tokens an example may have
-    per_step: int
-    size: int  # tokens in one forward pass
-    steps: int
-    rate: float
-
-
 def run(directory: Path, reporter: Reporter) -> None:
-    """Do the job of a run directory, up to its `finished` event."""
-    terminated: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
-    lineage = json.loads((directory / "lineage.json").read_text(encoding="utf-8"))
-    config = from_document(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
-    models.use_all_cores()
-    set_seed(config.train.seed)
-    device = models.pick_device(config.hardware.device)
-    job = Job(
-        directory,
-        config,
-        lineage,
-        reporter,
-        device,
-        models.pick_dtype(config.train.precision, device),
-        models.load_tokenizer(Path(lineage["model"]["path"])),
-    )
+    """Do the job of a run directory, up to its `finished` event, or to `paused`."""
+    wishes = Wishes(directory)
+    wishes.listen()
+    job = Job.open(directory, reporter)
     template = tokens.template_of(job.tokenizer)
-    _extend_lineage(job, template)
-    plan = _plan(job, template)
-    tell = _train(job, plan, template, lambda: reporter.stop_asked() or bool(terminated))
-    peak = models.peak_memory_bytes(device)
-    report = _compare(job, plan, tell) if len(plan.held) and tell.step else None
+    job.extend_lineage(template)
+    plan = make_plan(job, template)
+    done = _train(job, plan, template, wishes)
+    if done.ended == "paused":
+        return
+    state = done.state
+    peak = models.peak_memory_bytes(job.device)
+    report = _compare(job, plan, done) if len(plan.held) and state.step else None
     result = {
-        "steps": tell.step,
-        "real_tokens": tell.counted,
-        "tokens_per_second": round(tell.counted / max(tell.train_seconds, 1e-9), 2),
-        "train_seconds": round(tell.train_seconds, 2),
-        "final_loss": tell.last_loss if math.isfinite(tell.last_loss) else None,
+        "steps": state.step,
+        "real_tokens": state.tokens,
+        "tokens_per_second": round(state.tokens / max(state.train_seconds, 1e-9), 2),
+        "train_seconds": round(state.train_seconds, 2),
+        "final_loss": state.last_loss,
         "peak_memory_bytes": peak,
         "eval": report,
     }
-    reporter.emit(events.Finished(step=tell.step, stopped=tell.stopped, result=result))
+    checkpoints.Keeper(directory, job.config.checkpoint.keep).lighten()
+    reporter.emit(events.Finished(step=state.step, stopped=done.stopped, result=result))
 
 
-def _plan(job: Job, template: str) -> Plan:
-    """Tokenise, bring rows to length, and cut them into steps."""
-    config, reporter = job.config, job.reporter
-    data = Path(job.lineage["dataset"]["path"])
-    rows, held = (
-        tokens.tokenise(job.tokenizer, data / name, template, partial(reporter.phase, words, unit="examples"))
-        for name, words in (("train.jsonl", "Reading the examples"), ("eval.jsonl", "Reading the held-out examples"))
-    )
-    context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000)
-    longest = int(rows.lengths.max(initial=1))
-    limit = min(context, longest) if config.data.max_length == "auto" else config.data.max_length
-    over = "split" if job.lineage["dataset"]["kind"] == "text" else config.data.over_length
-    rows, longer = rows.fit(limit, over)
-    held, _ = held.fit(limit, "drop" if over == "ask" else over)
-    if longer:
-        done = "split into pieces" if over == "split" else "left out"
-        reporter.emit(events.Warned(words=f"{longer} examples are longer than {limit:,} tokens and were {done}."))
-    usable = rows[np.flatnonzero(rows.labels())]
-    if not len(usable):
-        raise DataError("No example has an answer to learn from.", "Look at the answer column in Data.")
-    if len(usable) < len(rows):
-        left = len(rows) - len(usable)
-        reporter.emit(events.Warned(words=f"{left} examples have no token to train and were left out."))
-    per_step = min(_chosen(config.train.effective_rows, 16), len(usable))
-    planned = math.ceil(_chosen(config.train.epochs, 3) * math.ceil(len(usable) / per_step))
-    most = config.train.max_steps
-    # A step limit alone says exactly how long to train; beside a number of passes it is a limit.
-    steps = planned if not most else most if config.train.epochs == "auto" else min(planned, most)
-    return Plan(
-        usable,
-        held[np.flatnonzero(held.labels())],
-        limit,
-        per_step,
-        _chosen(config.train.batch_tokens, 2048),
-        steps,
-        float(_chosen(config.train.learning_rate, 2e-4)),
-    )
+@dataclass(frozen=True)
+class Done:
+    """How training ended. The model is not part of it: the comparison loads the base afresh."""
+
+    state: State
+    ended: str
+
+    @property
+    def stopped(self) -> bool:
+        return self.ended == "stopped"
 
 
-def _chosen(value: Any, default: Any) -> Any:
-    return default if value == "auto" else value
-
-
-def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
-    """Train and save the adapter; return what was told and counted."""
+def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
+    """Train, from the newest checkpoint if there is one, and save the adapter, unless it is paused."""
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
     model: Any = models.load_base(job.base, config.quantization, job.dtype, job.device)
-    packed = config.train.packing != "off" and attention.packable(model.config)
+    known = attention.packable(model.config)
+    packed = config.train.packing != "off" and known and config.row.packing
     if packed:
         model.set_attn_implementation(attention.NAME)
     elif config.train.packing != "off":
-        reporter.emit(
-            events.Warned(words=f"Rows of {model.config.model_type} models cannot be packed; they are padded.")
-        )
+        what = config.row.title if known else f"{model.config.model_type} models"
+        reporter.emit(events.Warned(words=f"Rows cannot be packed with {what}; they are padded, which is slower."))
     pad = None if packed else int(job.tokenizer.pad_token_id or 0)
     if config.quantization != "none":
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     reporter.phase("Adding the adapter")
     start = job.directory / "start"
-    model = lora.attach(model, config, start)
+    model = lora.attach(model, config, start, plan.steps)
     fused.fuse(model)
-    again = _recompute(model, plan, config.train.recompute, pad, job.device)
-
-    # a seeded choice: files are often sorted by what they are about
-    some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
-    every = _chosen(config.evaluate.every, max(1, plan.steps // 5))
-    trained = plan.rows.tokens / len(plan.rows) * plan.per_step * plan.steps
-    room = HELD_SHARE * trained / (1 + plan.steps / every)
-    few = int(np.searchsorted(np.cumsum(plan.held.lengths[some]), room))
-    held = batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, pad)
-    tell = Tell(reporter, config, every, held, stop)
-    trainer = StudioTrainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(job.directory / "trainer"),
-            max_steps=plan.steps,
-            learning_rate=plan.rate,
-            max_grad_norm=config.train.max_grad_norm,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            seed=config.train.seed,
-            use_cpu=job.device.type == "cpu",
-        ),
-        train_dataset=Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad),
-        callbacks=[tell],
-        optimizers=(lora.optimizer(model, config, plan.rate), None),
-    )
-    trainer.schedule = (config.train.schedule, config.train.warmup)
-    trainer.smoothing = config.train.label_smoothing
-    trainer.pop_callback(PrinterCallback)
-    tell.trainer = trainer
+    again = _recompute(model, plan, config.train.recompute if config.row.recompute else "off", pad, job.device)
+    trainer = _trainer(job, plan, model, pad, wishes)
+    resumed = _resume(trainer, reporter)
     reporter.emit(
         events.Started(
             steps=plan.steps,
@@ -205,6 +93,7 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "processor",
             precision=job.precision,
+            resumed_from=resumed,
             settings={
                 "packed": packed,
                 "max_length": plan.limit,
@@ -214,20 +103,79 @@ def _train(job: Job, plan: Plan, template: str, stop: Any) -> Tell:
             },
         )
     )
-    if held:
-        tell.check(0)
-    if stop():
-        tell.stopped = True
+    try:
+        trainer.run()
+    except checkpoints.NoRoom as error:
+        trainer.ended = "paused"
+        reporter.emit(_paused(trainer, error.message, error.hint))
     else:
-        trainer.train()
-    kept = tell.keep_best()
-    reporter.phase("Saving the adapter")
-    name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
-    facts = _facts(job, plan, template, kept)
-    written = lora.save(model, config, job.directory / "adapter", start, facts, name)
-    reporter.emit(events.Saved(step=kept, path="adapter", bytes=written))
-    del tell.trainer  # and with it the model: the comparison loads the base afresh
-    return tell
+        if trainer.ended == "paused":
+            why = "The engine was asked to end." if wishes.terminated else ""
+            reporter.emit(_paused(trainer, why, "It goes on where it was." if why else ""))
+    if trainer.ended != "paused":
+        kept = trainer.keep_best()
+        reporter.phase("Saving the adapter")
+        name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
+        facts = _facts(job, plan, template, kept)
+        written = lora.save(model, config, job.directory / "adapter", start, facts, name)
+        reporter.emit(events.Saved(step=kept, path="adapter", bytes=written))
+    return Done(trainer.state, trainer.ended)
+
+
+def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, wishes: Wishes) -> Trainer:
+    """Put together what trains, and choose what it is checked on."""
+    config = job.config
+    # a seeded choice: files are often sorted by what they are about
+    some = np.random.default_rng(config.train.seed).permutation(len(plan.held))[:HELD_ROWS]
+    every = chosen(config.evaluate.every, max(1, plan.steps // 5))
+    trained, checks = plan.rows.tokens / len(plan.rows) * plan.per_step * plan.steps, 1 + plan.steps / every
+    few = int(np.searchsorted(np.cumsum(plan.held.lengths[some]), HELD_SHARE * trained / checks))
+    samples = Samples(job.tokenizer, _questions(job), config.evaluate, trained, checks, job.device)
+    return Trainer(
+        model,
+        lora.optimizer(model, config, plan.rate),
+        Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad),
+        config,
+        every,
+        batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, pad),
+        samples,
+        job.reporter,
+        wishes,
+        checkpoints.Keeper(job.directory, config.checkpoint.keep),
+    )
+
+
+def _questions(job: Job) -> list[dict[str, Any]]:
+    """The held-out examples the fixed questions are taken from: the first ones."""
+    path = Path(job.lineage["dataset"]["path"]) / "eval.jsonl"
+    return next(tokens.read(path), []) if path.exists() else []
+
+
+def _resume(trainer: Trainer, reporter: Reporter) -> int | None:
+    """Go on from the newest checkpoint that is whole; return its step, or None when this is the beginning."""
+
+    def skipped(step: int, wrong: str) -> None:
+        words = f"The checkpoint of step {step:,} is damaged ({wrong}) and was left out."
+        reporter.emit(events.Warned(words=words, hint="The one before it is taken."))
+
+    found = trainer.keeper.newest(skipped)
+    if found is None:
+        return None
+    reporter.phase("Going on where it was")
+    trainer.load(found)
+    return trainer.state.step
+
+
+def _paused(trainer: Trainer, words: str, hint: str) -> events.Paused:
+    state = trainer.state
+    at = trainer.kept.get("step", state.step)
+    return events.Paused(
+        step=at,
+        checkpoint=f"{checkpoints.FOLDER}/step-{at}",
+        memory_bytes=models.memory_bytes(trainer.device),
+        words=words,
+        hint=hint,
+    )
 
 
 def _recompute(model: Any, plan: Plan, wanted: str, pad: int | None, device: torch.device) -> int:
@@ -267,7 +215,7 @@ def _facts(job: Job, plan: Plan, template: str, step: int) -> dict[str, Any]:
     }
 
 
-def _compare(job: Job, plan: Plan, tell: Tell) -> dict[str, Any]:
+def _compare(job: Job, plan: Plan, done: Done) -> dict[str, Any]:
     """Compare base and saved adapter on the held-out rows, and keep the result with the adapter."""
     adapter = job.directory / "adapter"
     report = evaluate.compare(
@@ -277,7 +225,7 @@ def _compare(job: Job, plan: Plan, tell: Tell) -> dict[str, Any]:
         quantization=job.config.quantization,
         dtype=job.dtype,
         device=job.device,
-        answers=0 if tell.stopped else job.config.evaluate.answers,
+        answers=0 if done.stopped else job.config.evaluate.answers,
         max_new_tokens=job.config.evaluate.max_new_tokens,
         seed=job.config.train.seed,
         limit=plan.limit,
@@ -286,16 +234,5 @@ def _compare(job: Job, plan: Plan, tell: Tell) -> dict[str, Any]:
     facts = json.loads((adapter / "studio.json").read_text(encoding="utf-8"))
     facts["metrics"] = {key: report[key] for key in ("rows", "answers", "base", "adapter", "difference", "verdict")}
     write_json(adapter / "studio.json", facts)
-    job.reporter.emit(events.Evaluated(step=tell.step, loss=report["adapter"]["loss"], final=report))
+    job.reporter.emit(events.Evaluated(step=done.state.step, loss=report["adapter"]["loss"], final=report))
     return report
-
-
-def _extend_lineage(job: Job, template: str) -> None:
-    extended = copy.deepcopy(job.lineage)
-    extended["engine"] = {
-        "template_sha256": tokens.template_hash(template),
-        "versions": models.versions(),
-        "device": str(job.device),
-        "precision": job.precision,
-    }
-    write_json(job.directory / "lineage.json", extended)

@@ -10,7 +10,7 @@ import yaml
 
 from studio.domain.document import from_document
 from studio.domain.errors import StudioError
-from studio.domain.events import AnyEvent, Evaluated, Failed, Finished, Phase, Saved, Started, Step, parse
+from studio.domain.events import AnyEvent, Evaluated, Failed, Finished, Paused, Phase, Saved, Started, Step, parse
 from studio.domain.records import Adapter, Run, Status
 from studio.domain.words import count, size
 
@@ -29,14 +29,15 @@ class Progress:
         self._step_end: float | None = None  # on the engine's clock, which starts anew with each engine
         self.started: Started | None = None
         self.step: Step | None = None
-        self.end: Finished | Failed | None = None
+        self.end: Finished | Failed | Paused | None = None
         self.phase = ""
         self.evaluating = False
         self.saved = False
         self.eval_loss: float | None = None
         self.base_loss: float | None = None
         self.time = ""
-        self.elapsed = 0.0
+        self.elapsed = 0.0  # seconds at work, over all its engines
+        self._before, self._clock = 0.0, 0.0  # of engines that have ended; of this one
 
     def feed(self, data: bytes) -> None:
         """Take what was appended to `events.jsonl`, wherever it was cut."""
@@ -49,9 +50,10 @@ class Progress:
         match event:
             case Phase():
                 self.phase = words(event)
-                self.evaluating = self.step is not None
+                self.evaluating = self.step is not None and self.end is None
+                self.end = None  # whoever speaks again after an end was resumed
             case Started():
-                self.started, self.phase, self._step_end = event, "", None
+                self._start(event)
             case Step():
                 if self._step_end is not None:
                     self._seconds_a_step.append(event.elapsed - self._step_end)
@@ -62,12 +64,22 @@ class Progress:
                 else:
                     self.eval_loss = event.loss
             case Saved():
-                self.saved = True
-            case Finished() | Failed():
+                self.saved = self.saved or event.path == "adapter"
+            case Finished() | Failed() | Paused():
                 self.end, self.phase = event, ""
             case _:
                 pass
-        self.time, self.elapsed = event.time, event.elapsed
+        if event.elapsed < self._clock:  # another engine, with a clock of its own
+            self._before += self._clock
+        self.time, self._clock = event.time, event.elapsed
+        self.elapsed = self._before + event.elapsed
+
+    def _start(self, event: Started) -> None:
+        self.started, self.phase, self._step_end = event, "", None
+        self.evaluating, self.end = False, None
+        again = event.resumed_from
+        if again is not None and self.step and self.step.step > again:
+            self.step = self.step.model_copy(update={"step": again}) if again else None
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:
@@ -127,8 +139,13 @@ class Known:
         step, end = progress.step, progress.end
         over = not status.active
         error, hint = self.cause, OUT_OF_MEMORY if "memory" in self.cause else AGAIN if self.cause else ""
+        checkpoint = newest_checkpoint(self.path) if over and not isinstance(end, Finished) else None
         if isinstance(end, Failed):
             error, hint = end.message, end.hint
+        elif isinstance(end, Paused):
+            error, hint = end.words, end.hint
+        elif status is Status.INTERRUPTED and checkpoint is not None and not progress.saved:
+            hint = f"It can be resumed after step {checkpoint:,}."
         elif status is Status.INTERRUPTED and progress.saved:
             hint = f"The adapter was saved before: {self.path / 'adapter'} can be used by its path."
         return Run(
@@ -148,10 +165,17 @@ class Known:
             memory_bytes=step.memory_bytes if step else None,
             seconds=progress.elapsed,
             seconds_left=None if over else progress.seconds_left,
+            checkpoint=checkpoint,
             error=error,
             hint=hint,
             result=end.result if isinstance(end, Finished) else {},
         )
+
+
+def newest_checkpoint(run: Path) -> int | None:
+    """Return the step of the newest checkpoint; if it is damaged, the engine takes the one before."""
+    steps = [int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")]
+    return max(steps, default=None)
 
 
 def words(phase: Phase) -> str:

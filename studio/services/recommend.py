@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from studio.domain.config import TrainingConfig
-from studio.domain.methods import METHODS
 from studio.domain.records import Dataset, Model
 from studio.domain.words import count, plural, rate, short
 from studio.services.check import Lengths
@@ -27,9 +26,10 @@ DEFAULTS = {
     "data.eval_fraction": "A tenth is enough to see whether it got better.",
     "data.over_length": "Nothing is left out without your word.",
     "data.skip_bad_rows": "A row that cannot be used is shown to you first.",
-    "method.rank": "16 is enough for a style or a task; new knowledge may need 64.",
     "method.dropout": "Off: with few passes over the data it costs more than it gives.",
     "method.targets": "An adapter on every linear layer learns more than one on attention alone.",
+    "method.block_size": "Blocks of 32 hold about as much as LoRA's rank 16.",
+    "method.virtual_tokens": "20 hold a task; each takes a place of the model's context.",
     "train.max_steps": "The passes over the data decide.",
     "train.schedule": "The rate falls smoothly, so that the last steps settle.",
     "train.warmup": "A short rise keeps the first corrections small.",
@@ -80,9 +80,14 @@ def recommend(
         usual = type(getattr(config, group)).model_fields[name].default
         same = document[group][name] == usual
         reasons[key] = reason if same else f"You set this. Usual: {_shown(key, usual)}."
-    method = METHODS[config.method.name]
+    method = config.row
+    unused = [knob for knob in document["method"] if knob not in method.knobs]
+    reasons |= {f"method.{knob}": f"{method.title} does not use it." for knob in unused}
     reasons["method.name"] = method.when
-    settle("method.alpha", 2 * config.method.rank, "Twice the rank is the usual strength.")
+    if "rank" in method.knobs:
+        settle("method.rank", method.rank, f"Usual for {method.title}; new knowledge may need four times as much.")
+    if "alpha" in method.knobs:
+        settle("method.alpha", 2 * config.rank, "Twice the rank is the usual strength.")
     settle("model.quantization", method.quantization, _quantization(method.quantization, method.title))
     text = dataset.kind == "text"
     settle("train.objective", "text" if text else "sft", f"The data is {'plain text' if text else 'conversations'}.")

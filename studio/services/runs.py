@@ -4,40 +4,36 @@ import builtins
 import json
 import logging
 import re
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from studio import __version__
+import yaml
+
 from studio.domain.config import TrainingConfig
-from studio.domain.document import to_yaml
+from studio.domain.document import from_document, with_edit
 from studio.domain.errors import NotFound, StudioError
-from studio.domain.events import AnyEvent, Failed, Finished, Phase, Report, ignore
-from studio.domain.records import Adapter, Dataset, Model, Run, Status
+from studio.domain.events import AnyEvent, Failed, Finished, Paused, Report, ignore
+from studio.domain.records import Adapter, Run, Status
 from studio.domain.words import run_title
 from studio.services import jobs
 from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
 from studio.services.machine import Machine
 from studio.services.models import Models
+from studio.services.prepare import Preparation, Resolved
 from studio.services.progress import Known
-from studio.services.recommend import recommend
-from studio.storage.paths import Home, slug, write_atomic
+from studio.storage.paths import Home, write_atomic
 from studio.storage.store import Store
 
 log = logging.getLogger(__name__)
-
-
-class Resolved(NamedTuple):
-    """Settings without an `auto` that can be settled before the start, and what they were settled by."""
-
-    config: TrainingConfig
-    reasons: dict[str, str]
-    model: Model
-    dataset: Dataset
+RESUMABLE = (Status.PAUSED, Status.INTERRUPTED, Status.FAILED)
+# What a resumed run may change: nothing that the saved state or the order of the examples depends on.
+EDITABLE = (
+    *("train.learning_rate", "train.batch_tokens", "train.max_grad_norm", "train.max_steps", "train.recompute"),
+    *("evaluate.", "checkpoint.", "guard."),
+)
 
 
 class Runs:
@@ -53,37 +49,18 @@ class Runs:
         machine: Machine,
         command: Sequence[str] = jobs.ENGINE,
     ) -> None:
-        self.home, self.store, self.models, self.datasets = home, store, models, datasets
-        self.adapters, self.machine, self.command = adapters, machine, command
+        self.home, self.store, self.adapters, self.command = home, store, adapters, command
+        self.preparation = Preparation(home, models, datasets, machine)
         self._known: dict[Path, Known] = {}
         self._lock = threading.RLock()
 
     def resolve(self, config: TrainingConfig, report: Report = ignore) -> Resolved:
         """Fetch what is missing, and settle every `auto`; no run is made."""
-        model = self.models.resolve(config.model.id, config.model.revision, report)
-        config = config.model_copy(deep=True)
-        dataset = self._dataset(config, report)
-        report(Phase(words="Choosing the settings"))
-        config.name = config.name or dataset.name
-        config.model.id = model.id
-        if model.source == "hub":
-            config.model.revision = model.revision  # the same commit when the settings are used again
-        lengths = self.datasets.profile(dataset.id).characters
-        config, reasons = recommend(config, model, dataset, self.machine.facts(), lengths)
-        return Resolved(config, reasons, model, dataset)
+        return self.preparation.resolve(config, report)
 
     def prepare(self, config: TrainingConfig, report: Report = ignore) -> Run:
         """Resolve the settings and write the run's folder; nothing is started."""
-        config, reasons, model, dataset = self.resolve(config, report)
-        self.home.need(_room(config, model, dataset), f"the run of {config.name}")
-        lineage = {
-            "name": config.name,
-            "created": jobs.now(),
-            "studio": __version__,
-            "model": model.model_dump(),
-            "dataset": dataset.model_dump(),
-        }
-        return self._read(self._publish(slug(config.name), lineage, to_yaml(config, reasons)))
+        return self._read(self.preparation.write(self.resolve(config, report)))
 
     def start(self, run_id: str) -> Run:
         """Start the engine of a prepared run. It goes on when this process ends."""
@@ -117,12 +94,45 @@ class Runs:
         """Ask the engine to end at its next step, or with `force` end it at once, without an adapter."""
         return self._stop(self._path(run_id), force)
 
+    def pause(self, run_id: str) -> Run:
+        """Ask the engine to save where it is and end, so that its memory is free; a paused run can be resumed."""
+        return self._pause(self._path(run_id))
+
+    def save(self, run_id: str) -> Run:
+        """Ask the engine for a checkpoint at its next step."""
+        path = self._path(run_id)
+        run = self._read(path)
+        if run.status is not Status.TRAINING:
+            raise StudioError(f"{run_title(run.id)} is {run.status}: there is nothing to save.", "Runs that train can.")
+        self._wish(path, "checkpoint")
+        return run
+
+    def resume(self, run_id: str, edit: dict[str, Any] | None = None) -> Run:
+        """Go on from the last good checkpoint, exactly as if nothing had happened, or with some settings changed.
+
+        `edit` maps group.key to a value; what the saved state depends on cannot be changed.
+        """
+        path = self._path(run_id)
+        with self._lock, self.store.exclusive():
+            run = self._read(path)
+            if run.status not in RESUMABLE:
+                raise StudioError(
+                    f"{run_title(run.id)} is {run.status}: it cannot be resumed.",
+                    "Paused, interrupted and failed runs can.",
+                )
+            if edit:
+                self._edit(path, edit)
+            for wish in ("pause", "stop"):
+                (path / "control" / wish).unlink(missing_ok=True)
+            self._spawn(path)
+        return self._read(path)
+
     def log(self, run_id: str, lines: int = 200) -> str:
         """Return the last lines the engine printed."""
         return jobs.tail(self._path(run_id) / "worker.log", lines)
 
     def execute(self, run_dir: str | Path, on_event: Callable[[AnyEvent], object] = lambda event: None) -> Run:
-        """Run a prepared directory, of this home or copied here, to its end. Ctrl-C stops it as `stop` does."""
+        """Run a prepared directory, of this home or copied here, to its end. Ctrl-C pauses it as `pause` does."""
         path = Path(run_dir).expanduser().absolute()
         if not (path / "config.yaml").is_file() or not (path / "lineage.json").is_file():
             raise NotFound(f"{path} is not a run directory.", "It must hold config.yaml and lineage.json.")
@@ -141,7 +151,7 @@ class Runs:
             for event in self._follow(path):
                 on_event(event)
         except KeyboardInterrupt:
-            self._stop(path)
+            self._pause(path)
             for _ in self._follow(path):
                 pass
         return self._read(path)
@@ -152,63 +162,58 @@ class Runs:
             raise NotFound(f"There is no run {run_id}.", "`peft-studio runs list` shows them.")
         return path
 
-    def _dataset(self, config: TrainingConfig, report: Report) -> Dataset:
-        data = config.data
-        path = Path(data.path).expanduser().absolute()
-        if not path.is_file():
-            try:
-                return self.datasets.get(data.path)
-            except NotFound as error:
-                raise NotFound(f"There is no data file or data set {data.path}.", error.hint) from error
-        data.path = str(path)
-        return self.datasets.add(
-            path,
-            format=data.format,
-            map=data.map,
-            eval_fraction=data.eval_fraction,
-            skip_bad=data.skip_bad_rows,
-            report=report,
-        )
-
-    def _publish(self, name: str, lineage: dict[str, Any], document: str) -> Path:
-        """Make the run's folder under the next free number, complete from its first moment on."""
-        staging = Path(tempfile.mkdtemp(prefix=".new-", dir=self.home.runs))
-        try:
-            (staging / "control").mkdir()
-            write_atomic(staging / "config.yaml", document)
-            taken = [re.fullmatch(rf"{name}-(\d+)", entry.name) for entry in self.home.runs.iterdir()]
-            number = max((int(match[1]) for match in taken if match), default=0)
-            while True:
-                number += 1
-                path = self.home.runs / f"{name}-{number}"
-                write_atomic(staging / "lineage.json", json.dumps({"run": path.name} | lineage, indent=2))
-                try:
-                    staging.rename(path)
-                    return path
-                except OSError:
-                    if not path.exists():
-                        raise
-                    # somebody else took this number a moment ago
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-
     def _start(self, path: Path) -> Run:
         with self._lock, self.store.exclusive():  # two who start the same run start one engine
             run = self._read(path)
             if run.status is Status.QUEUED:
-                jobs.spawn_recorded("train", path, path / "worker.log", self.command)
+                self._spawn(path)
+            elif run.status in RESUMABLE and run.checkpoint is not None:
+                raise StudioError(
+                    f"{run_title(run.id)} is {run.status} at step {run.checkpoint:,}.",
+                    f"`peft-studio runs resume {run.id}` goes on from there.",
+                )
             elif not run.status.active:
                 raise StudioError(
                     f"{run_title(run.id)} is over: {run.status}.", f"Start a new one from {path / 'config.yaml'}."
                 )
         return self._read(path)
 
+    def _spawn(self, path: Path) -> None:
+        jobs.spawn_recorded("train", path, path / "worker.log", self.command)
+        known = self._known.get(path)
+        if known:
+            known.progress.end, known.cause = None, ""
+
+    def _wish(self, path: Path, what: str) -> None:
+        (path / "control").mkdir(exist_ok=True)
+        write_atomic(path / "control" / what, jobs.now())
+
+    def _edit(self, path: Path, edit: dict[str, Any]) -> None:
+        """Write changes of settings beside the run's own, checked as a whole document."""
+        fixed = [key for key in edit if not key.startswith(EDITABLE)]
+        if fixed:
+            raise StudioError(
+                f"{', '.join(fixed)} cannot change while a run goes on.", "Start a new run with these settings."
+            )
+        file = path / "control" / "edit.json"
+        edit = (json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}) | edit
+        from_document(with_edit(yaml.safe_load((path / "config.yaml").read_bytes()), edit))
+        (path / "control").mkdir(exist_ok=True)
+        write_atomic(file, json.dumps(edit))
+
+    def _pause(self, path: Path) -> Run:
+        if self._read(path).status in (Status.STARTING, Status.TRAINING):
+            self._wish(path, "pause")
+        return self._read(path)
+
     def _stop(self, path: Path, force: bool = False) -> Run:
         run = self._read(path)
-        if run.status.active:
-            (path / "control").mkdir(exist_ok=True)
-            write_atomic(path / "control" / "stop", jobs.now())
+        if run.status is Status.PAUSED and not force:
+            self._wish(path, "stop")
+            (path / "control" / "pause").unlink(missing_ok=True)
+            self._spawn(path)  # to make an adapter of the checkpoint
+        elif run.status.active or run.status is Status.PAUSED:
+            self._wish(path, "stop")
             record = jobs.recorded(path)
             if force and record and jobs.alive(record):
                 jobs.end(record.pid)
@@ -240,6 +245,8 @@ class Runs:
         stop = (known.path / "control" / "stop").exists()
         if isinstance(progress.end, Failed):
             return Status.FAILED
+        if isinstance(progress.end, Paused):
+            return Status.STOPPED if stop else Status.PAUSED
         if progress.end:
             return Status.STOPPED if progress.end.stopped else Status.FINISHED
         if record is None:
@@ -270,10 +277,3 @@ class Runs:
             run.adapter = known.adapter.ref if Path(known.adapter.path).is_dir() else None
         elif not isinstance(known.adapter, NotFound):  # then the user removed the version
             run.error, run.hint = known.adapter.message, known.adapter.hint
-
-
-def _room(config: TrainingConfig, model: Model, dataset: Dataset) -> int:
-    """Return roughly the bytes a run takes: the adapter three times over, the cached tokens, logs."""
-    width = (10 * max(model.parameters, 1)) ** (1 / 3)  # of the hidden states, as models of this size usually have it
-    adapter = 6 * model.parameters * config.method.rank / width  # 4 bytes a number, 1.5 numbers a row, rank and column
-    return int(3 * adapter + 2 * (Path(dataset.path) / "train.jsonl").stat().st_size + 100e6)

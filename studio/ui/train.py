@@ -13,7 +13,6 @@ from studio.domain.config import TrainingConfig
 from studio.domain.document import from_document, to_yaml
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
-from studio.domain.methods import METHODS
 from studio.domain.records import Dataset, Model
 from studio.services.models import CONVERTED_BYTES, STARTER
 from studio.services.recommend import recommend
@@ -290,7 +289,6 @@ def figures(config: TrainingConfig, dataset: Dataset) -> list[dict[str, Any]]:
 
 def what_runs(config: TrainingConfig, dataset: Dataset, model: Model | None) -> list[tuple[str, str]]:
     """Return what the user is about to start, in a few lines."""
-    method = f"{METHODS[config.method.name].title}, rank {config.method.rank}, alpha {config.alpha}"
     base = words.model_name(config.model.id) + (
         f", commit {model.revision[:7]}" if model and model.source == "hub" else ""
     )
@@ -301,7 +299,7 @@ def what_runs(config: TrainingConfig, dataset: Dataset, model: Model | None) -> 
     return [
         ("Data", f"{dataset.name}, {words.plural(dataset.usable, 'example')}"),
         ("Model", base + held + fetched),
-        ("Method", method),
+        ("Method", config.adapter),
         ("Learning rate", speed),
         ("Where", "This machine. The run goes on when this page is closed."),
     ]

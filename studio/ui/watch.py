@@ -43,7 +43,7 @@ class Curve:
             self.checks.setdefault(event.step, event.loss)  # the final report repeats the kept step, on fewer rows
         elif isinstance(event, Started):
             self.started = event
-        elif isinstance(event, Saved):
+        elif isinstance(event, Saved) and event.path == "adapter":
             self.kept = event.step
         elif isinstance(event, Warned):
             self.warnings.append(event)

@@ -66,6 +66,7 @@ WELL = [
     finished(),
 ]
 WAITING = [STARTED, step(1), {"wait": "control/stop"}, SAVED, finished(stopped=True)]
+PAUSING = [STARTED, step(1), {"wait": "control/pause"}, {"emit": {"type": "paused", "step": 1}}]
 DEAF = [STARTED, step(1), {"wait": "never"}]
 
 

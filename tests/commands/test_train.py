@@ -221,15 +221,15 @@ class Pressed:
         return self.process.returncode, out, err
 
 
-def test_ctrl_c_stops_the_run_and_keeps_the_adapter(home: Home, rows: Path) -> None:
-    train = Pressed(home, rows, played.WAITING)
+def test_ctrl_c_pauses_the_run(home: Home, rows: Path) -> None:
+    train = Pressed(home, rows, played.PAUSING)
     train.until("events.jsonl", '"step": 1')
     train.press()
     code, out, err = train.end()
     assert code == 130, err
     told = json.loads(out)
-    assert (told["status"], told["adapter"]) == ("stopped", "support-desk@v1")
-    assert "the adapter so far is kept" in err
+    assert (told["status"], told["adapter"]) == ("paused", None)
+    assert "then pausing" in err
 
 
 def test_a_second_ctrl_c_ends_the_engine_at_once(home: Home, rows: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_second_ctrl_c_ends_the_engine_at_once(home: Home, rows: Path) -> None
     train.until("events.jsonl", '"step": 1')
     engine = json.loads((train.run / "process.json").read_text())["pid"]
     train.press()
-    train.until("control/stop", "")
+    train.until("control/pause", "")
     assert psutil.pid_exists(engine)
     train.press()
     code, out, err = train.end()

@@ -1,6 +1,7 @@
 """Small real models made on the spot: two layers, a byte-level tokenizer, a chat template."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from studio.domain.document import from_document, override, to_yaml
+from studio.engine import models as engine_models
+
+# Two-layer models are too small for two threads, which wait for each other longer than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # The starter model's own template: a default instruction when the conversation brings none.
 STARTER_TEMPLATE = (
@@ -62,6 +68,13 @@ def make_model(folder: Path, kind: str = "llama", template: str | None = STARTER
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products this small wait for their threads longer than they take."""
+    monkeypatch.setattr(engine_models, "use_all_cores", lambda: torch.set_num_threads(1))
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,12 @@ import peft
 import pytest
 import torch
 from peft.tuners import lora
+from peft.tuners.tuners_utils import BaseTunerLayer
 
+from studio.domain.document import from_document
+from studio.domain.methods import METHODS
 from studio.engine import attention, fused, loss
+from studio.engine.lora import attach
 from studio.engine.rows import packed_batch
 from tests.engine.test_attention import model_of, rows_of
 
@@ -36,6 +40,28 @@ def test_loss_and_gradients_equal_peft(kind):
     plain, quick = adapted(kind), adapted(kind)
     # both layers: the linears, and the norms and the gated product where they are plain
     assert fused.fuse(quick) >= 2 * 4
+    (value, gradients), (expected, wanted) = measured(quick), measured(plain)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if row.peft != "LORA" and row.packing])
+def test_other_methods_layers_are_left_alone(tmp_path, name):
+    def made():
+        torch.manual_seed(1)
+        size = {knob: 8 for knob in ("rank", "block_size") if knob in METHODS[name].knobs}
+        document = {"model": {"id": "m"}, "data": {"path": "d"}, "method": {"name": name, **size}}
+        model = attach(model_of("llama"), from_document(document), tmp_path, steps=3)
+        for value in model.parameters():
+            if value.requires_grad:
+                torch.nn.init.normal_(value, std=0.1)
+        return model
+
+    plain, quick = made(), made()
+    fused.fuse(quick)
+    layers = [module for module in quick.modules() if isinstance(module, BaseTunerLayer)]
+    assert layers
+    assert not any("forward" in vars(module) for module in layers)
     (value, gradients), (expected, wanted) = measured(quick), measured(plain)
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-4)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from studio.domain.errors import ModelError
+from studio.domain.methods import METHODS
 from studio.engine import gate
 
 
@@ -68,5 +69,17 @@ def test_a_bin_adapter_and_an_unknown_kind_are_refused(tmp_path):
     with pytest.raises(ModelError, match="pickled weights"):
         gate.adapter(tmp_path)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "XLORA"}')
-    with pytest.raises(ModelError, match="of the kind XLORA"):
+    with pytest.raises(ModelError, match="of the kind XLORA") as caught:
+        gate.adapter(tmp_path)
+    assert all(row.title in caught.value.hint for row in METHODS.values())
+
+
+@pytest.mark.parametrize("kind", sorted({row.peft for row in METHODS.values()}))
+def test_every_kind_of_the_table_may_be_loaded_but_not_with_settings_for_a_tokenizer(tmp_path, kind):
+    save_file({"weight": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": kind}))
+    assert gate.adapter(tmp_path)["peft_type"] == kind
+    asks = {"peft_type": kind, "tokenizer_kwargs": {"trust_remote_code": True}}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(asks))
+    with pytest.raises(ModelError, match="wants to import modules"):
         gate.adapter(tmp_path)

@@ -10,7 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from studio.domain.document import from_document
 from studio.domain.errors import ModelError
+from studio.domain.methods import METHODS
+from studio.engine import lora
 from studio.engine.generate import Pipeline
 from tests.engine.conftest import make_model
 
@@ -43,6 +46,69 @@ def test_logits_after_any_swap_equal_those_of_a_fresh_model(tiny, tmp_path):
     for adapter in (None, one, two, one, None, two, None):
         assert pipeline.select(adapter) >= 0
         assert torch.equal(logits(pipeline.model), expected[adapter]), adapter
+
+
+def make_any(base, folder, method, seed, rank=8):
+    """A saved adapter of any method, of weights drawn at random."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    knobs = {knob: rank for knob in ("rank", "block_size", "virtual_tokens") if knob in METHODS[method].knobs}
+    document = {"model": {"id": "m"}, "data": {"path": "d"}, "method": {"name": method, **knobs}}
+    model = lora.attach(model, from_document(document), folder, steps=3)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.add_(0.3 * torch.randn_like(value))
+    model.save_pretrained(folder)
+    return folder
+
+
+KINDS = {row.peft: row.name for row in reversed(METHODS.values()) if not row.changes_base}
+
+
+def test_adapters_of_all_kinds_take_turns_on_one_base(tiny, tmp_path):
+    pipeline = Pipeline(tiny)
+    dtype = next(pipeline.model.parameters()).dtype
+    folders, expected = [], {None: logits(AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype))}
+    for kind, method in KINDS.items():
+        for seed, rank in ((1, 8), (2, 16)):  # the second needs more room than the first has
+            folder = make_any(tiny, tmp_path / f"{kind}-{seed}", method, seed, rank)
+            fresh = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype), folder)
+            expected[folder] = logits(fresh.eval())
+            assert not torch.equal(expected[folder][:, -27:], expected[None])
+            folders.append(folder)
+    turns = [*folders, None, *folders[::2], None, *reversed(folders)]
+    for adapter in turns:
+        pipeline.select(adapter)
+        assert torch.equal(logits(pipeline.model), expected[adapter]), adapter
+
+
+@pytest.mark.parametrize("kind", ["OFT", "PREFIX_TUNING", "VERA"])
+def test_a_failed_load_of_another_kind_brings_the_running_adapter_back(tiny, tmp_path, kind):
+    one = make_any(tiny, tmp_path / "one", KINDS[kind], 1)
+    other_base = make_model(tmp_path / "wider", hidden_size=64, head_dim=16)
+    foreign = [
+        make_any(other_base, tmp_path / "foreign", "lora", 1),
+        make_any(other_base, tmp_path / "more", KINDS[kind], 1),
+    ]
+    pipeline = Pipeline(tiny)
+    pipeline.select(one)
+    before = logits(pipeline.model)
+    for folder in foreign:
+        with pytest.raises(ModelError, match="made for another base model"):
+            pipeline.select(folder)
+        assert torch.equal(logits(pipeline.model), before)
+        assert pipeline.active == str(one.resolve())
+        assert [piece for piece in pipeline.answer(ASK, room=3, temperature=0)]
+
+
+def test_virtual_tokens_take_their_place_of_the_context(tiny, tmp_path):
+    pipeline = Pipeline(tiny)
+    pipeline.select(make_any(tiny, tmp_path / "one", "prompt", 1, rank=250))
+    with pytest.raises(ModelError, match="reads at most 6"):
+        list(pipeline.answer(ASK))
+    pipeline.select(None)
+    assert list(pipeline.answer(ASK, room=3))[-1]["tokens"] <= 3
 
 
 def test_a_failed_load_leaves_the_running_adapter_active(tiny, tmp_path):

@@ -63,7 +63,9 @@ def settled(
 @pytest.mark.parametrize("card", [True, False])
 def test_model_and_data_are_enough(method: str, kind: str, card: bool) -> None:
     values, reasons = settled(f"method.name={method}", kind=kind, card=card)
-    assert {key for key, value in values.items() if value == "auto"} <= ENGINE_DECIDES | {"data.format"}
+    unused = {f"method.{knob}" for knob in ("rank", "alpha") if knob not in METHODS[method].knobs}
+    assert {key for key, value in values.items() if value == "auto"} <= ENGINE_DECIDES | {"data.format"} | unused
+    assert all(METHODS[method].title in reasons[key] for key in unused)
     assert set(reasons) >= KEYS - NO_REASON_NEEDED
     assert all(reason.endswith(".") and "\n" not in reason for reason in reasons.values())
     assert "You set this" not in " ".join(reasons.values())

@@ -150,7 +150,7 @@ def test_settings_of_a_run_make_another_run(runs, config):
 
 
 def test_a_data_set_may_be_named_instead_of_a_file(runs, config):
-    dataset = runs.datasets.add(config.data.path, name="tickets")
+    dataset = runs.preparation.datasets.add(config.data.path, name="tickets")
     config.data.path = "tickets"
     assert runs.prepare(config).dataset == "tickets"
     config.data.path = dataset.id
@@ -417,12 +417,97 @@ def test_a_copied_directory_whose_model_is_elsewhere_is_refused_by_name(runs, co
         runs.execute(tmp_path)
 
 
-def test_ctrl_c_while_executing_stops_the_engine_kindly(runs, config):
-    stop = {"wait": "control/stop"}
-    run = ready(runs, config, *STEPS[:3], stop, {"adapter": ""}, finished(2, stopped=True))
+def test_ctrl_c_while_executing_pauses(runs, config):
+    run = ready(runs, config, *STEPS[:3], {"wait": "control/pause"}, {"emit": {"type": "paused", "step": 2}})
 
     def interrupt(event):
         if event.type == "step" and event.step == 2:
             raise KeyboardInterrupt
 
-    assert runs.execute(run.path, interrupt).status is Status.STOPPED
+    assert runs.execute(run.path, interrupt).status is Status.PAUSED
+
+
+# pause and resume
+
+PAUSED = {"emit": {"type": "paused", "step": 2, "checkpoint": "checkpoints/step-2", "memory_bytes": 2_000_000_000}}
+
+
+def again(after=2):
+    return {"emit": {**started()["emit"], "resumed_from": after}}
+
+
+def paused(runs, config):
+    """A run that was paused after its second step."""
+    run = ready(runs, config, *STEPS[:3], {"wait": "control/pause"}, PAUSED)
+    runs.start(run.id)
+    until(lambda: runs.get(run.id).step == 2)
+    assert runs.pause(run.id).status is Status.TRAINING
+    Path(run.path, "checkpoints", "step-2").mkdir(parents=True)
+    return over(runs, run.id)
+
+
+def test_a_paused_run_goes_on_in_its_own_folder(runs, make, config):
+    run = paused(runs, config)
+    assert (run.status, run.checkpoint, run.adapter) == (Status.PAUSED, 2, None)
+    assert make().get(run.id) == run
+    Path(run.path, "plan.json").write_text(
+        json.dumps([phase("Loading"), again(), step(3), {"adapter": ""}, finished()])
+    )
+    before = run.seconds
+    assert runs.resume(run.id).status.active
+    ended = over(runs, run.id)
+    assert (ended.status, ended.step, ended.adapter) == (Status.FINISHED, 3, "support-desk@v1")
+    assert ended.seconds >= before
+    assert make().get(run.id) == ended
+    with pytest.raises(StudioError, match="is finished: it cannot be resumed"):
+        runs.resume(run.id)
+
+
+def test_a_killed_run_is_resumed_and_what_it_told_after_its_checkpoint_is_void(runs, make, config):
+    run = ready(runs, config, *STEPS, {"kill": None})
+    Path(run.path, "checkpoints", "step-1").mkdir(parents=True)
+    runs.start(run.id)
+    dead = over(runs, run.id)
+    assert (dead.status, dead.step, dead.checkpoint) == (Status.INTERRUPTED, 3, 1)
+    assert "resumed after step 1" in dead.hint
+    with pytest.raises(StudioError, match="is interrupted at step 1") as told:
+        runs.start(run.id)
+    assert "runs resume" in told.value.hint
+    Path(run.path, "plan.json").write_text(json.dumps([phase("Loading"), again(1), {"wait": "go"}, step(2), step(3)]))
+    runs.resume(run.id)
+    until(lambda: runs.get(run.id).steps and runs.get(run.id).step == 1)
+    assert make().get(run.id).step == 1
+    Path(run.path, "go").touch()
+    assert over(runs, run.id).step == 3
+
+
+def test_a_paused_run_that_is_stopped_makes_its_adapter(runs, config):
+    run = paused(runs, config)
+    plan = [again(), {"wait": "control/stop"}, {"adapter": ""}, finished(2, stopped=True)]
+    Path(run.path, "plan.json").write_text(json.dumps(plan))
+    runs.stop(run.id)
+    ended = over(runs, run.id)
+    assert (ended.status, ended.adapter) == (Status.STOPPED, "support-desk@v1")
+
+
+def test_a_run_goes_on_with_another_rate_but_not_with_another_model(runs, config):
+    run = paused(runs, config)
+    with pytest.raises(StudioError, match=r"method\.rank cannot change"):
+        runs.resume(run.id, {"method.rank": 8})
+    with pytest.raises(StudioError, match=r"train\.learning_rate"):
+        runs.resume(run.id, {"train.learning_rate": -1})
+    assert runs.get(run.id).status is Status.PAUSED
+    Path(run.path, "plan.json").write_text(json.dumps([again(), {"adapter": ""}, finished()]))
+    runs.resume(run.id, {"train.learning_rate": 1e-5})
+    assert json.loads(Path(run.path, "control", "edit.json").read_text()) == {"train.learning_rate": 1e-5}
+    assert over(runs, run.id).status is Status.FINISHED
+
+
+def test_only_what_trains_is_paused_or_saved(runs, config):
+    run = ready(runs, config, *WELL)
+    assert runs.pause(run.id).status is Status.QUEUED
+    with pytest.raises(StudioError, match="nothing to save"):
+        runs.save(run.id)
+    runs.start(run.id)
+    assert over(runs, run.id).status is Status.FINISHED
+    assert runs.pause(run.id).status is Status.FINISHED

@@ -54,7 +54,7 @@ values: dict[str, st.SearchStrategy[Any]] = {
     "train.recompute": st.sampled_from(["auto", "on", "off"]),
     "train.schedule": st.sampled_from(["cosine", "linear", "constant"]),
     "train.precision": st.sampled_from(["auto", "bf16", "fp32"]),
-    "method.name": st.sampled_from([name for name in METHODS if name != "qlora"]),
+    "method.name": st.sampled_from([name for name in METHODS if name != "qlora" and "targets" in METHODS[name].knobs]),
     "method.targets": st.sampled_from(["all-linear", "attention", ["q_proj", "v_proj"], ["lm_head"]]),
     "evaluate.early_stopping": st.integers(0, 100),
 }

@@ -120,6 +120,22 @@ def test_a_method_brings_what_it_needs(view: Any) -> None:
     assert view.values[view.find("Quantisation")] == "nf4"
 
 
+def test_settings_a_method_does_not_use_are_empty_and_say_so(view: Any) -> None:
+    view.press("Method", "input", "ia3")
+    assert view.values[view.find("Rank")] is None
+    assert reason(view, "Rank").count("IA³ does not use it.") == 1
+    assert view.was("Start training", "interactive") is True
+    view.press("Method", "input", "vera")
+    assert view.values[view.find("Rank")] == 256
+    assert "VeRA, rank 256" in view.seen()
+    view.press("Rank", "submit", 64)
+    view.press("Method", "input", "ia3")
+    assert "IA³ does not use method.rank: set it to auto, or choose another method." in view.seen()
+    assert view.was("Start training", "interactive") is False
+    view.press("Method", "input", "miss")
+    assert "MiSS, rank 64" in view.seen()
+
+
 @pytest.mark.spec("U18.1", "U18.5")
 def test_settings_survive_saving_and_import(view: Any, dataset: Dataset, page: Callable[..., Any]) -> None:
     view.press("Rank", "submit", 64)

@@ -1,0 +1,215 @@
+"""Going on exactly: a run that was paused, killed or short of memory ends like one that was left alone."""
+
+import json
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from studio.domain import events
+from studio.domain.methods import METHODS
+from studio.engine import checkpoints, train, trainer
+from studio.engine.report import Reporter, Wishes
+from tests.engine.test_train import engine, of, told, wait_for_steps
+
+# Two passes of five steps, dropout so that random numbers matter, checks so that evaluation comes between.
+TEN = [
+    "train.max_steps=10",
+    "method.dropout=0.2",
+    "evaluate.every=3",
+    "evaluate.early_stopping=0",
+    "evaluate.answers=0",
+]
+
+
+def run(directory):
+    train.run(directory, Reporter(directory))
+    return told(directory)
+
+
+def steps(found):
+    """The loss of each step as it stands in the end, by number."""
+    losses: dict[int, float] = {}
+    for event in found:
+        if isinstance(event, events.Started) and event.resumed_from is not None:
+            losses = {number: loss for number, loss in losses.items() if number <= event.resumed_from}
+        elif isinstance(event, events.Step):
+            assert event.step == max(losses, default=0) + 1
+            losses[event.step] = event.loss
+    return losses
+
+
+def weights(directory):
+    return load_file(directory / "adapter" / "adapter_model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def pause_at(directory, monkeypatch, *numbers):
+    """Put the pause file there when the step of that number has been told."""
+    emit = Reporter.emit
+
+    def told_and_paused(self, event):
+        emit(self, event)
+        if isinstance(event, events.Step) and event.step in numbers:
+            (directory / "control" / "pause").touch()
+
+    monkeypatch.setattr(Reporter, "emit", told_and_paused)
+
+
+@pytest.mark.spec("U27.3")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_equals_one_that_was_left_alone_bit_by_bit(tiny, make_run, monkeypatch, method):
+    settings = [*TEN, f"method.name={method}"]
+    if "rank" in METHODS[method].knobs:
+        settings.append("method.rank=4")
+    if "dropout" not in METHODS[method].knobs:
+        settings.remove("method.dropout=0.2")
+    if method == "qlora":
+        settings.append("train.precision=fp32")
+    whole, parted = make_run(tiny, *settings), make_run(tiny, *settings)
+    expected = steps(run(whole))
+    pause_at(parted, monkeypatch, 2, 6, 9)  # in the middle of a pass, right before and after a check
+    pauses = 0
+    while not of(events.Finished, found := run(parted)):
+        pauses += 1
+        (parted / "control" / "pause").unlink()
+        assert pauses < 9
+    assert pauses == 3
+    assert steps(found) == expected
+    assert same(weights(whole), weights(parted))
+    checks = [[(e.step, e.loss) for e in of(events.Evaluated, each)] for each in (told(whole), found)]
+    assert dict(checks[0]) == dict(checks[1])
+
+
+def test_with_the_optimizer_in_eight_bits_too(tiny, make_run, monkeypatch):
+    settings = [*TEN, "train.optimizer=adamw_8bit"]
+    whole, parted = make_run(tiny, *settings), make_run(tiny, *settings)
+    expected = steps(run(whole))
+    pause_at(parted, monkeypatch, 4)
+    run(parted)
+    (parted / "control" / "pause").unlink()
+    assert steps(run(parted)) == expected
+
+
+def test_a_paused_engine_says_where_it_goes_on_and_leaves_no_adapter(tiny, make_run, monkeypatch):
+    directory = make_run(tiny, *TEN)
+    pause_at(directory, monkeypatch, 2)
+    found = run(directory)
+    paused = found[-1]
+    assert isinstance(paused, events.Paused)
+    assert (paused.step, paused.checkpoint, paused.words) == (2, "checkpoints/step-2", "")
+    assert paused.memory_bytes > 10_000_000
+    assert not checkpoints.damage(directory / paused.checkpoint)
+    assert not (directory / "adapter").exists()
+
+
+def test_a_killed_engine_goes_on_from_its_checkpoint(tiny, make_run):
+    settings = ["train.max_steps=40", "checkpoint.every_steps=1", "evaluate.answers=0", "evaluate.every=1000"]
+    whole, killed = make_run(tiny, *settings), make_run(tiny, *settings)
+    expected = steps(run(whole))
+    process = engine(killed)
+    wait_for_steps(killed, 5)
+    process.kill()
+    assert process.wait(30) == -signal.SIGKILL
+    (killed / "events.jsonl").open("ab").write(b'{"type": "step", "step": 99')  # torn, as a kill may leave it
+    found = run(killed)
+    assert of(events.Started, found)[-1].resumed_from >= 4
+    assert steps(found) == expected
+    assert same(weights(whole), weights(killed))
+
+
+def test_a_polite_end_is_a_pause(tiny, make_run):
+    directory = make_run(tiny, "train.max_steps=100000", "evaluate.every=100000")
+    process = engine(directory)
+    wait_for_steps(directory, 3)
+    process.terminate()
+    assert process.wait(60) == 0
+    paused = told(directory)[-1]
+    assert isinstance(paused, events.Paused)
+    assert "asked to end" in paused.words
+    assert not checkpoints.damage(directory / paused.checkpoint)
+
+
+def test_the_weights_of_a_finished_run_stay_and_its_optimizer_goes(tiny, make_run):
+    directory = make_run(tiny, *TEN, "checkpoint.keep=2", "checkpoint.every_steps=1")
+    run(directory)
+    folders = sorted((directory / "checkpoints").iterdir())
+    assert 2 <= len(folders) <= 3
+    for folder in folders:
+        assert sorted(path.name for path in folder.iterdir()) == ["adapter.safetensors", "manifest.json", "state.json"]
+        assert not checkpoints.damage(folder)
+
+
+def test_a_lower_rate_counts_from_where_it_goes_on(tiny, make_run, monkeypatch):
+    directory = make_run(tiny, "train.max_steps=6", "train.schedule=constant", "train.warmup=0", "evaluate.answers=0")
+    pause_at(directory, monkeypatch, 3)
+    run(directory)
+    (directory / "control" / "pause").unlink()
+    (directory / "control" / "edit.json").write_text(json.dumps({"train.learning_rate": 1e-4}))
+    rates = {event.step: event.learning_rate for event in of(events.Step, run(directory))}
+    assert rates == {1: 1e-2, 2: 1e-2, 3: 1e-2, 4: 1e-4, 5: 1e-4, 6: 1e-4}
+
+
+def test_a_long_step_is_left_in_the_middle_and_done_again(tiny, make_run, monkeypatch):
+    settings = [*TEN, "train.batch_tokens=64"]
+    whole, parted = make_run(tiny, *settings), make_run(tiny, *settings)
+    expected = steps(run(whole))
+    monkeypatch.setattr(trainer, "LONG", 0.0)
+    calls = []
+    loss_of = trainer.loss_of
+
+    def slow(*args):
+        calls.append(1)
+        if len(calls) == 20:  # in the middle of some step
+            (parted / "control" / "pause").touch()
+        return loss_of(*args)
+
+    monkeypatch.setattr(trainer, "loss_of", slow)
+    assert isinstance(run(parted)[-1], events.Paused)
+    (parted / "control" / "pause").unlink()
+    assert steps(run(parted)) == expected
+
+
+def test_too_little_memory_halves_what_is_done_at_once_and_changes_nothing_else(tiny, make_run, monkeypatch):
+    whole, short = make_run(tiny, *TEN), make_run(tiny, *TEN)
+    expected = steps(run(whole))
+    loss_of = trainer.loss_of
+
+    def limited(model, batch, *args):
+        if model.training and sum(batch["lengths"]) > 100:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return loss_of(model, batch, *args)
+
+    monkeypatch.setattr(trainer, "loss_of", limited)
+    found = run(short)
+    warned = of(events.Warned, found)
+    assert {(event.rule, event.did) for event in warned} == {("memory", "acted")}
+    assert warned[-1].edit["train.batch_tokens"] < 200
+    got = steps(found)
+    assert got.keys() == expected.keys()
+    assert list(got.values()) == pytest.approx(list(expected.values()), rel=0.05)  # dropout falls on other places
+
+
+def test_a_second_signal_ends_the_engine_at_once(tiny, make_run):
+    directory = make_run(tiny, "train.max_steps=100000", "evaluate.every=100000")
+    wishes = Wishes(directory)
+    assert not wishes.pause()
+    wishes._terminate(15, None)
+    assert wishes.pause()
+    ended = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os._exit", ended.append)
+        wishes._terminate(15, None)
+    assert ended == [143]
+
+
+def test_a_wish_to_save_is_heard_once(tiny, make_run, monkeypatch):
+    directory = make_run(tiny, *TEN, "evaluate.every=100")
+    (directory / "control" / "checkpoint").touch()
+    saved = [event.step for event in of(events.Saved, run(directory)) if event.path != "adapter"]
+    assert saved[0] == 0
+    assert not (directory / "control" / "checkpoint").exists()
