@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from studio.domain.errors import DataError, ModelError
+from studio.engine import quick_tokens
+from studio.engine.quick_tokens import Words
 from studio.engine.rows import Row, Table, Writer
 
 # For base models without a chat template; it travels with the adapter.
@@ -75,8 +77,11 @@ def spans(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) ->
     return text, [(start, start + len(text[start:end].rstrip())) for start, end in found]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]]) -> list[Row]:
-    """Tokenise canonical examples: of a conversation the assistant's spans are trained, of plain text every token."""
+def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]], words: Words | None = None) -> list[Row]:
+    """Tokenise canonical examples: of a conversation the assistant's spans are trained, of plain text every token.
+
+    `words` remembers the tokens of words from one call to the next, which gives the same and is quicker for many.
+    """
     if not tokenizer.is_fast:
         raise ModelError(
             "This model's tokenizer cannot tell where its tokens stand in the text.", "Choose another model."
@@ -94,8 +99,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]]) -
     if backend.truncation or backend.padding:  # as some are saved, or were left by a batch that was padded
         backend.no_truncation()
         backend.no_padding()
-    way = _apart if splits(tokenizer) else _by_offsets
-    made = zip(way(tokenizer, texts, wanted), examples, strict=True)
+    made = zip(
+        _apart(tokenizer, texts, wanted, words) if splits(tokenizer) else _by_offsets(tokenizer, texts, wanted),
+        examples,
+        strict=True,
+    )
     return [Row(ids, trained, int(example.get("row", 0))) for (ids, trained), example in made]
 
 
@@ -107,7 +115,9 @@ def splits(tokenizer: Any) -> bool:
     return bool(parts == backend.encode("".join(whole), add_special_tokens=False).ids)
 
 
-def _apart(tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]]) -> Iterator[Tokens]:
+def _apart(
+    tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]], words: Words | None = None
+) -> Iterator[Tokens]:
     """Tokenise prompt and answers apart, as they are when the model is asked; no place of a token is needed then."""
     pieces, answers, number = [], [], []  # pieces of all texts, whether each is an answer, and how many a text has
     for text, found in zip(texts, wanted, strict=True):
@@ -115,10 +125,7 @@ def _apart(tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]]
         pieces += [text[start:end] for start, end in pairwise(edges)]
         answers += [index % 2 == 1 for index in range(len(edges) - 1)]
         number.append(len(edges) - 1)
-    encoded = tokenizer.backend_tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
-    parts = [piece.ids for piece in encoded]
-    lengths = [len(part) for part in parts]
-    ids = np.fromiter(chain.from_iterable(parts), np.int32, sum(lengths))
+    ids, lengths = words(pieces) if words else quick_tokens.encode(tokenizer.backend_tokenizer, pieces)
     trained = np.repeat(answers, lengths)
     ends = np.cumsum(lengths)[np.cumsum(number) - 1]
     for start, end in pairwise([0, *ends]):
@@ -155,8 +162,9 @@ def read(path: Path) -> Iterator[list[dict[str, Any]]]:
 def _ahead(pool: ThreadPoolExecutor, tokenizer: Any, examples: Path) -> Iterator[list[Row]]:
     """Encode a few batches ahead: one is rendered while the tokenizer, which needs no Python, works on another."""
     pending: deque[Future[list[Row]]] = deque()
+    words = Words(tokenizer.backend_tokenizer)
     for batch in read(examples):
-        pending.append(pool.submit(encode, tokenizer, batch))
+        pending.append(pool.submit(encode, tokenizer, batch, words))
         if len(pending) > 2:
             yield pending.popleft().result()
     while pending:

@@ -194,6 +194,17 @@ def test_a_failure_is_an_event_with_words_and_leaves_no_adapter(tiny, make_run):
     assert not (directory / "adapter").exists()
 
 
+@pytest.mark.parametrize(("settings", "needed"), [([], False), (["train.optimizer=adamw_8bit"], True)])
+def test_bitsandbytes_is_imported_only_where_it_is_needed(tiny, make_run, settings, needed):
+    directory = make_run(tiny, "train.max_steps=1", "evaluate.answers=0", *settings)
+    script = "import sys; from studio.engine.__main__ import main; code = main()\n"
+    script += "print(sys.modules.get('bitsandbytes') is not None); sys.exit(code)"
+    command = [sys.executable, "-c", script, "train", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(str(needed))
+
+
 def test_smoothed_labels_are_for_training_alone(tiny, make_run):
     plain, smooth = (
         run(make_run(tiny, "train.max_steps=2", f"train.label_smoothing={share}", "evaluate.every=1"))
