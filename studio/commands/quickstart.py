@@ -35,7 +35,10 @@ def quickstart(
         model = known or studio.models.fetch_starter(report)
     note(f"Model: SmolLM2-135M-Instruct, {size(model.bytes)}, {'here already' if known else 'fetched'}.")
     run = None if again else first.earlier(studio.runs)
-    if run and not run.status.active and sys.stdin.isatty() and not json:
+    if run and first.goes_on(run):
+        note(f"{run_title(run.id)} goes on after step {run.checkpoint}; --again trains anew.")
+        run = studio.runs.resume(run.id)
+    elif run and not run.status.active and sys.stdin.isatty() and not json:
         note(f"{run_title(run.id)} has trained on the sample data already.")
         run = None if typer.confirm("Train again?", default=False, err=True) else run
     elif run:

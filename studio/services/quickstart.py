@@ -19,7 +19,15 @@ def config() -> TrainingConfig:
 
 
 def earlier(runs: Runs) -> Run | None:
-    """Return the newest run of the quickstart that made an adapter, or that still makes one."""
+    """Return the newest run of the quickstart that made an adapter, still makes one, or can be resumed to."""
     mine = (NAME, STARTER, sample_path().stem)
     known = [run for run in runs.list() if (run.name, run.model, run.dataset) == mine]
-    return next((run for run in known if run.status.active or (run.status is Status.FINISHED and run.adapter)), None)
+    made = (
+        run for run in known if run.status.active or (run.status is Status.FINISHED and run.adapter) or goes_on(run)
+    )
+    return next(made, None)
+
+
+def goes_on(run: Run) -> bool:
+    """Whether it ended before its time and has a checkpoint to go on from."""
+    return run.status in (Status.PAUSED, Status.INTERRUPTED) and run.checkpoint is not None

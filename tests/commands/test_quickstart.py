@@ -57,6 +57,17 @@ def test_a_failed_first_try_is_tried_again(call: Call) -> None:
     assert json.loads(call("quickstart", "--no-ui", "--json").stdout)["status"] == "finished"
 
 
+def test_a_paused_one_goes_on(call: Call, home: Home) -> None:
+    paused = call("quickstart", "--no-ui", "--json", plan=[*played.PAUSING[:2], played.PAUSING[3]])
+    assert json.loads(paused.stdout)["status"] == "paused"
+    run = home.runs / "support-desk-1"
+    (run / "checkpoints" / "step-1").mkdir(parents=True)
+    (run / "plan.json").write_text(json.dumps(played.WELL))
+    result = call("quickstart", "--no-ui", "--json")
+    assert "goes on after step 1" in result.stderr
+    assert (json.loads(result.stdout)["run"], json.loads(result.stdout)["status"]) == ("support-desk-1", "finished")
+
+
 def test_a_run_that_still_trains_is_waited_for(call: Call, home: Home) -> None:
     call(
         "train", "--model", "starter", "--dataset", sample(), "--name", "support-desk", "--detach", plan=played.WAITING
