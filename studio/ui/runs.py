@@ -12,7 +12,7 @@ from studio.domain.errors import NotFound
 from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
 from studio.studio import Studio
-from studio.ui import run_detail
+from studio.ui import compare, run_detail
 from studio.ui.common import QUIET, Shell, Tab, go, pace, problem, run_item
 from studio.ui.pieces import block, choices, head, muted, rows
 
@@ -40,6 +40,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     with gr.Column() as listing:
         with gr.Row(elem_classes="head"):
             block(head("Runs"))
+            side = gr.Button("Compare…", size="md", scale=0, min_width=110, visible=False)
             new = gr.Button("New run", variant="primary", size="md", scale=0, min_width=120)
         with gr.Row(elem_classes="filters") as filters:
             segment = gr.Radio(
@@ -69,6 +70,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             after = gr.Button("Next", size="sm", min_width=72, scale=0)
 
     detail = run_detail.build(studio, shell)
+    comparing = compare.build(studio, shell, item, matches)
 
     def draw_list(segment_now: str, needle_now: str, page_now: int) -> Update:
         runs = studio.runs.list()
@@ -83,6 +85,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
         last = page_now * PAGE + len(here)
         return detail.closed | {
             listing: gr.update(visible=True),
+            comparing.panel: gr.update(visible=False),
+            side: gr.update(visible=sum(run.step > 0 for run in runs) > 1),
             filters: gr.update(visible=bool(runs)),
             said: "",
             segment: gr.Radio(choices=segments(runs)),
@@ -104,11 +108,15 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def draw_run(run: Run, step: float = math.inf) -> Update:
         shown = {listing: gr.update(visible=False), seen: (run.id, detail.look(run))}
+        shown |= {comparing.panel: gr.update(visible=False)}
         return detail.draw(run, step) | shown | ticking(LIVE, run.status.active or detail.behind(run))
 
     def draw(run_id: str, segment_now: str, needle_now: str, page_now: int, *_: Any) -> Update:
         if not run_id:
             return draw_list(segment_now, needle_now, page_now)
+        if compare.compares(run_id):
+            hidden = detail.closed | {listing: gr.update(visible=False), timer: gr.Timer(active=False)}
+            return hidden | {seen: (run_id,)} | comparing.draw(run_id)
         try:
             run = studio.queue.get(run_id)
         except NotFound as error:  # an old address, or its folder was deleted
@@ -170,7 +178,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     filtered = [segment, needle, page]
     drawn = [listing, filters, segment, needle, said, listed, clear, pager, place, before, after, page]
-    drawn += [seen, beat, timer, *detail.outputs]
+    drawn += [seen, beat, timer, side, *detail.outputs, *comparing.outputs]
     timer.tick(tick, [item, seen, beat], [news, timer, beat], **QUIET)
     news.change(redraw, [item, seen, beat, *filtered, *detail.inputs], drawn, **QUIET)
     detail.wire(drawn, news, draw_run)
@@ -186,6 +194,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
     before.click(lambda a, b, n: draw_list(a, b, n - 1), filtered, drawn, **QUIET)
     after.click(lambda a, b, n: draw_list(a, b, n + 1), filtered, drawn, **QUIET)
     listed.select(pick, filtered, [item, *drawn], **QUIET)
+    side.click(lambda: compare.CHOOSE, None, item, **QUIET)
+    comparing.title.change(None, comparing.title, js=run_detail.ADDRESS, api_visibility="private")
     new.click(lambda: go("train"), None, shell.to("train"), **QUIET)
     return Tab(draw, drawn, [timer], filtered)
 
