@@ -1,5 +1,6 @@
 """`python -m studio.engine JOB DIR`: train, evaluate, convert or chat in this process."""
 
+import errno
 import os
 import sys
 import traceback
@@ -26,9 +27,9 @@ def main() -> int:
         return 0
     several = MEETING in os.environ  # this is one of several processes of a run
     reporter = Reporter(directory, silent=several and os.environ["RANK"] != "0")
-    if not several:
-        identify(directory)
     try:
+        if not several:
+            identify(directory)
         reporter.phase("Starting the engine")
         if job == "train":
             _leave_out_bitsandbytes(directory)
@@ -56,6 +57,9 @@ def main() -> int:
     except StudioError as error:
         return _fail(reporter, Failed(message=error.message, hint=error.hint))
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            full = Failed(message="The disk is full.", hint="Free some space, then resume: nothing saved is lost.")
+            return _fail(reporter, full)
         what = f"{error.strerror or error}{': ' + str(error.filename) if error.filename else ''}"
         return _fail(
             reporter,
@@ -90,7 +94,10 @@ def _fail(reporter: Reporter, event: Failed) -> int:
 
         parallel.give_reason(event)
     else:
-        reporter.emit(event)
+        try:
+            reporter.emit(event)
+        except OSError as error:  # the studio tells a full disk by the code
+            return error.errno or 1
     return 1
 
 

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ class Keeper:
 
     def newest(self, skipped: Callable[[int, str], None]) -> Path | None:
         """Return the newest checkpoint that is whole; each damaged one is named to `skipped` with what is wrong."""
+        for left in self.folder.glob(".step-*.tmp"):
+            place = self.folder / left.name[1 : -len(".tmp")]
+            if damage(place) and not damage(left):  # ended after the old one of this step went, before the new one came
+                shutil.rmtree(place, ignore_errors=True)
+                left.rename(place)
+            else:
+                shutil.rmtree(left)
         for step in sorted(self.steps(), reverse=True):
             place = self.folder / f"step-{step}"
             wrong = damage(place)
@@ -107,9 +115,10 @@ class Keeper:
         for step in self.steps():
             place = self.folder / f"step-{step}"
             if not damage(place):
-                (place / MANIFEST).unlink()
-                (place / "training.safetensors").unlink()
-                seal(place)
+                with suppress(OSError):  # a full disk: the run is over all the same
+                    (place / MANIFEST).unlink()
+                    (place / "training.safetensors").unlink()
+                    seal(place)
 
 
 def read(place: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def _finish(job: Job, plan: Plan, done: "Done", peak: int) -> None:
         "peak_memory_bytes": peak,
         "eval": report,
     }
-    if parallel.leads():
-        checkpoints.Keeper(job.directory, job.config.checkpoint.keep).lighten()
     job.reporter.emit(events.Finished(step=state.step, stopped=done.stopped, result=result))
+    if parallel.leads():  # after the end is told: until then it may be killed and has to go on from one of them
+        checkpoints.Keeper(job.directory, job.config.checkpoint.keep).lighten()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Starting engine processes, knowing them again, and reading what they say."""
 
+import errno
 import os
 import re
 import signal
@@ -150,7 +151,8 @@ def exit_code(directory: Path, record: Process) -> int | None:
     if child and record.exit_code is None:
         with suppress(subprocess.TimeoutExpired):
             record.exit_code = child.wait(5)  # it is dead: at most the thread that collects it needs a moment
-        write_atomic(directory / "process.json", record.model_dump_json())
+        with suppress(OSError):  # a full disk: it is known here, and asked for again
+            write_atomic(directory / "process.json", record.model_dump_json())
     return record.exit_code
 
 
@@ -212,6 +214,8 @@ def died(code: int | None, log: Path) -> str:
         return "The engine was ended from outside."
     if code is not None and code in (-9, 137):
         return "The engine was ended by the system, most often for lack of memory."
+    if code == errno.ENOSPC:
+        return "The disk is full."
     last = next((line.strip() for line in reversed(tail(log, 40).splitlines()) if line.strip()), "")
     how = f"The engine ended with code {code}" if code is not None else "The engine is gone"
     return f"{how}. Its last words: {last[:300]}" if last else f"{how}, without a word in its log."

@@ -95,37 +95,46 @@ EXAMPLES = [talk(f"What is the colour of thing {i}?", ("blue", "green")[i % 2], 
 MakeRun = Callable[..., Path]
 
 
+def write_run(
+    directory: Path,
+    model: Path,
+    *settings: str,
+    examples: list[dict[str, Any]] = EXAMPLES,
+    held: int = 4,
+    kind: str = "chat",
+) -> Path:
+    """Write a run directory as the studio does: write_run(directory, model, "train.max_steps=3", …)."""
+    data = directory / "data"
+    data.mkdir(parents=True)
+    (directory / "control").mkdir()
+    for name, part in (("eval", examples[:held]), ("train", examples[held:])):
+        (data / f"{name}.jsonl").write_text("".join(json.dumps(example) + "\n" for example in part))
+    document = override(
+        {"model": {"id": str(model)}, "data": {"path": str(data)}},
+        [
+            "train.precision=fp32",
+            "train.learning_rate=1e-2",
+            "train.effective_rows=4",
+            "evaluate.answers=2",
+            *settings,
+        ],
+    )
+    (directory / "config.yaml").write_text(to_yaml(from_document(document)))
+    lineage = {
+        "run": directory.name,
+        "name": "tiny",
+        "model": {"id": str(model), "path": str(model), "source": "folder", "revision": ""},
+        "dataset": {"path": str(data), "kind": kind, "sha256": "0" * 64},
+    }
+    (directory / "lineage.json").write_text(json.dumps(lineage))
+    return directory
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
-    """Write a run directory as the studio does: make_run(model, "train.max_steps=3", …)."""
+    """Write a run directory in the test's own folder: make_run(model, "train.max_steps=3", …)."""
 
-    def make(
-        model: Path, *settings: str, examples: list[dict[str, Any]] = EXAMPLES, held: int = 4, kind: str = "chat"
-    ) -> Path:
-        directory = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        data = directory / "data"
-        data.mkdir(parents=True)
-        (directory / "control").mkdir()
-        for name, part in (("eval", examples[:held]), ("train", examples[held:])):
-            (data / f"{name}.jsonl").write_text("".join(json.dumps(example) + "\n" for example in part))
-        document = override(
-            {"model": {"id": str(model)}, "data": {"path": str(data)}},
-            [
-                "train.precision=fp32",
-                "train.learning_rate=1e-2",
-                "train.effective_rows=4",
-                "evaluate.answers=2",
-                *settings,
-            ],
-        )
-        (directory / "config.yaml").write_text(to_yaml(from_document(document)))
-        lineage = {
-            "run": directory.name,
-            "name": "tiny",
-            "model": {"id": str(model), "path": str(model), "source": "folder", "revision": ""},
-            "dataset": {"path": str(data), "kind": kind, "sha256": "0" * 64},
-        }
-        (directory / "lineage.json").write_text(json.dumps(lineage))
-        return directory
+    def make(model: Path, *settings: str, **more: Any) -> Path:
+        return write_run(tmp_path / f"run-{len(list(tmp_path.iterdir()))}", model, *settings, **more)
 
     return make

@@ -80,6 +80,24 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(tmp_path, file):
     assert "is missing" in damage(bad)
 
 
+def test_one_that_was_whole_when_the_engine_was_killed_gets_its_name(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path, 1)
+    keeper.write(*small(), state(1))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints.Path, "rename", killed)  # the old one of this step is gone by then
+    with pytest.raises(KeyboardInterrupt):
+        keeper.write(*small(), state(1, best=1))
+    monkeypatch.undo()
+    assert keeper.steps() == []
+    (keeper.folder / ".step-2.tmp").mkdir()  # not whole
+    place = keeper.newest(lambda *told: pytest.fail(str(told)))
+    assert json.loads((place / "state.json").read_text())["state"] == state(1, best=1)
+    assert [path.name for path in keeper.folder.iterdir()] == ["step-1"]
+
+
 def test_without_room_nothing_is_touched(tmp_path, monkeypatch):
     keeper = Keeper(tmp_path, 2)
     keeper.write(*small(), state(1))

@@ -16,7 +16,8 @@ import psutil
 
 
 def play(directory: Path) -> None:
-    plan = json.loads((directory / "plan.json").read_text())
+    written = directory / "plan.json"
+    plan = json.loads(written.read_text()) if written.exists() else [{"live": 300}]
     if plan and plan[0] == {"anonymous": True}:  # dies before it has said who it is
         plan = plan[1:]
     else:
@@ -39,10 +40,35 @@ def play(directory: Path) -> None:
             save(directory / "adapter", value)
         elif verb == "write":
             (directory / value[0]).write_text(json.dumps(value[1]))
+        elif verb == "live":
+            live(directory, value)
         elif verb == "exit":
             sys.exit(value)
         elif verb == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def live(directory: Path, steps: int) -> None:
+    """Make a step every hundredth of a second; pause and stop when asked, and go on from where it paused."""
+
+    def emit(**event: object) -> None:
+        append(directory, json.dumps({"time": "2026-01-02T03:04:05Z", "elapsed": time.monotonic(), **event}) + "\n")
+
+    kept = [int(path.name.removeprefix("step-")) for path in (directory / "checkpoints").glob("step-*")]
+    step, control = max(kept, default=0), directory / "control"
+    facts = {"rows": 9, "eval_rows": 1, "tokens_per_epoch": 5, "trainable_parameters": 3, "device": "processor"}
+    emit(type="started", steps=steps, precision="fp32", resumed_from=step if kept else None, **facts)
+    while step < steps and not (control / "stop").exists():
+        if (control / "pause").exists():
+            (directory / "checkpoints" / f"step-{step}").mkdir(parents=True, exist_ok=True)
+            emit(type="paused", step=step, checkpoint=f"checkpoints/step-{step}", memory_bytes=1)
+            return
+        time.sleep(0.01)
+        step += 1
+        numbers = {"learning_rate": 1e-4, "grad_norm": 1.0, "tokens": step, "tokens_per_second": 50.0}
+        emit(type="step", step=step, loss=2.0 / step, memory_bytes=10, **numbers)
+    save(directory / "adapter", "Better: 3 of 4.")
+    emit(type="finished", step=step, stopped=step < steps, result={"steps": step, "eval": {"verdict": "Better."}})
 
 
 def append(directory: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Engine processes: started without secrets, known again, never mistaken for another, never left as zombies."""
 
+import errno
 import json
 import os
 import subprocess
@@ -92,6 +93,19 @@ def test_a_zombie_counts_as_dead():
     until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
     assert not jobs.alive(record)
     child.wait()
+
+
+def test_an_engine_that_met_a_full_disk_is_named_though_nothing_can_be_noted(tmp_path, monkeypatch):
+    directory = plan(tmp_path / "run", {"exit": errno.ENOSPC})
+    jobs.spawn_recorded("train", directory, directory / "worker.log", FAKE)
+    record = jobs.recorded(directory)
+    until(lambda: not jobs.alive(record))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(jobs, "write_atomic", full)
+    assert jobs.died(jobs.exit_code(directory, record), directory / "worker.log") == "The disk is full."
 
 
 def test_ending_takes_the_children_along_and_force_where_asking_does_not_help(tmp_path):
