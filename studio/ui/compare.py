@@ -99,7 +99,7 @@ def build(studio: Studio, shell: Shell, item: gr.State, matches: Callable[[Run, 
         return {
             panel: gr.update(visible=True),
             title: html('<div data-run="{{ now }}">', now=now)
-            + head(f"{len(sides)} runs side by side", ", ".join(words.run_title(id) for id in found.runs))
+            + head(f"{len(sides)} runs side by side", " · ".join(words.run_title(id) for id in found.runs))
             + "</div>",
             other: gr.update(visible=True),
             act: gr.update(visible=False),
