@@ -1,5 +1,6 @@
 """Loading a base: precision by timing, no weight that is no number."""
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -32,3 +33,27 @@ def test_bf16_is_taken_where_it_is_clearly_faster(monkeypatch):
 
 def test_a_product_is_timed_in_a_moment():
     assert 0 < models._seconds(torch.float32) < 1
+
+
+def gradients(model):
+    """The gradients of the adapter for the same few tokens."""
+    model.train().zero_grad()
+    ids = torch.arange(3, 35)[None]
+    model(input_ids=ids, labels=ids).loss.backward()
+    return [value.grad.clone() for value in model.parameters() if value.requires_grad]
+
+
+def test_a_quantised_base_learns_the_same_after_an_evaluation(tmp_path):
+    """On AVX-512 bf16 processors bitsandbytes would repack the weights in the evaluation and spoil what comes after."""
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "head_dim": 32}
+    folder = make_model(tmp_path / "wide", **shape)
+    base = models.load_base(folder, "nf4", torch.bfloat16, CPU)
+    torch.manual_seed(0)
+    settings = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, settings)
+    before = gradients(model)
+    with torch.no_grad():
+        model.eval()(input_ids=torch.arange(3, 35)[None])
+    after = gradients(model)
+    assert all(value.abs().sum() > 0 for value in before)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
