@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from studio.commands.common import Commands, Json, comparison, emit, note, open_studio, say, table
+from studio.commands.common import Commands, Json, comparison, emit, note, open_studio, progress, say, table
 from studio.commands.train import attend, finish, waits, watch
 from studio.domain.words import duration, interval, model_name, run_title, size, when
 
@@ -224,6 +224,18 @@ def save_run(run: RunId, json: Json = False) -> None:
     """Write a checkpoint of a training run at its next step."""
     found = open_studio().runs.save(run)
     emit(found) if json else say(f"{run_title(run)} is saved at its next step.")
+
+
+@runs.command("keep")
+def keep_run(
+    run: RunId,
+    step: Annotated[int, typer.Option(help="The step whose checkpoint becomes a version.", min=0)],
+    json: Json = False,
+) -> None:
+    """Make the weights of an earlier step of an ended run a version of its adapter."""
+    with progress() as report:
+        made = open_studio().runs.keep(run, step, report)
+    emit(made.model_dump() | {"ref": made.ref}) if json else say(f"Step {step:,} of {run_title(run)} is {made.ref}.")
 
 
 @adapters.command("list")

@@ -2,20 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from studio.domain.fields import Auto, Group, OnOff
 from studio.domain.methods import METHODS, Method
+from studio.domain.safety import CheckpointConfig, GuardConfig
 
-Auto = Literal["auto"]
 SIZES = {"block_size", "virtual_tokens"}  # knobs of single methods that say how large an adapter is
-# YAML reads on and off as true and false
-OnOff = Annotated[
-    Literal["auto", "on", "off"], BeforeValidator(lambda value: {True: "on", False: "off"}.get(value, value))
-]
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 class ModelConfig(Group):
@@ -49,7 +42,7 @@ class DataConfig(Group):
             title="Columns",
             description="What each column means: prompt, response, system, input, messages or text → column.",
         ),
-    ] = {}
+    ] = {}  # noqa: RUF012 - pydantic copies it
     eval_fraction: Annotated[
         float,
         Field(title="Held out", description="Share of the rows kept for testing, never trained on.", ge=0, le=0.5),
@@ -217,50 +210,11 @@ class EvaluateConfig(Group):
     prompts: Annotated[
         list[str],
         Field(title="Your own test prompts", description="Asked at each check too, a prompt an entry."),
-    ] = []
+    ] = []  # noqa: RUF012 - pydantic copies it
     max_new_tokens: Annotated[
         Annotated[int, Field(ge=1, le=8192)] | Auto,
         Field(title="Longest test answer, tokens", description="Auto: a little above the longest expected answer."),
     ] = "auto"
-
-
-class CheckpointConfig(Group):
-    """Where it can go on after a pause or a crash."""
-
-    every_steps: Annotated[int, Field(title="Save every, steps", description="0: by time alone.", ge=0)] = 0
-    every_minutes: Annotated[
-        float,
-        Field(title="Save every, minutes", description="At most this much work is lost to a crash.", gt=0, le=1440),
-    ] = 5.0
-    keep: Annotated[
-        int, Field(title="Checkpoints kept", description="The last ones; the best is kept besides.", ge=1, le=100)
-    ] = 2
-
-
-Policy = Literal["act", "pause", "tell"]
-
-
-class GuardConfig(Group):
-    """What is done when training goes wrong: act mends it and goes on, pause waits for you, tell only says so."""
-
-    invalid: Annotated[
-        Policy, Field(title="Loss is no number", description="Act: back to the last good checkpoint, a lower rate.")
-    ] = "act"
-    divergence: Annotated[
-        Policy, Field(title="Loss climbs", description="Act: back to the last good checkpoint, a lower rate.")
-    ] = "pause"
-    explosion: Annotated[
-        Policy, Field(title="Gradients explode", description="Act: back to the last good checkpoint, a lower rate.")
-    ] = "act"
-    flat: Annotated[
-        Policy, Field(title="Nothing is learned", description="The loss stays where it was. Act pauses here too.")
-    ] = "tell"
-    overfitting: Annotated[
-        Policy, Field(title="Memorising", description="Held-out loss rises. Act: end early, keep the best step.")
-    ] = "act"
-    memory: Annotated[
-        Policy, Field(title="Memory runs out", description="Act: half the tokens at once, the same result.")
-    ] = "act"
 
 
 class HardwareConfig(Group):

@@ -14,8 +14,8 @@ from studio.engine.report import MEETING, Reporter, identify
 
 
 def main() -> int:
-    if len(sys.argv) != 3 or sys.argv[1] not in ("train", "evaluate", "convert", "chat"):
-        print("usage: python -m studio.engine train|evaluate|convert|chat DIRECTORY", file=sys.stderr)  # noqa: T201
+    if len(sys.argv) != 3 or sys.argv[1] not in ("train", "evaluate", "convert", "keep", "chat"):
+        print("usage: python -m studio.engine train|evaluate|convert|keep|chat DIRECTORY", file=sys.stderr)  # noqa: T201
         return 2
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # engines work from local files
     job, directory = sys.argv[1], Path(sys.argv[2])
@@ -43,6 +43,10 @@ def main() -> int:
             from studio.engine import evaluate
 
             evaluate.run(directory, reporter)
+        elif job == "keep":
+            from studio.engine import keep
+
+            keep.run(directory, reporter)
         else:
             from studio.engine import models
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from studio.domain.config import GuardConfig
+from studio.domain.safety import GuardConfig
 from studio.domain.words import percent
 from studio.engine.history import RECENT, WINDOW, History, median
 

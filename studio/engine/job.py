@@ -48,7 +48,9 @@ class Job:
         parallel.join(device)
         models.use_all_cores()
         set_seed(config.train.seed)
-        dtype = models.pick_dtype(config.train.precision, device)
+        # as it was when the run began, so that it goes on the same
+        before = lineage.get("engine", {}).get("precision", config.train.precision)
+        dtype = models.pick_dtype(before, device)
         tokenizer = models.load_tokenizer(Path(lineage["model"]["path"]))
         return cls(directory, config, lineage, reporter, device, dtype, tokenizer)
 

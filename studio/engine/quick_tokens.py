@@ -19,12 +19,13 @@ CHUNK = 128  # texts a call: what the tokenizer makes of more does not fit the p
 COMPARED = 200  # texts
 NEW = 0.25  # a share of new words from which whole texts are quicker
 ROOM = 16_000_000  # bytes the words may take, about, until they are forgotten
+APART = re.compile(r"(?<=\S)(?= \S)")  # before each space between two characters that are no white space
 # Every alternative takes white space alone, or a space at its beginning at most; none looks back.
+ENDINGS, BREAKS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+",
+    ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + BREAKS,
+    ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + BREAKS,
+    ENDINGS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + BREAKS,
 )
 
 
@@ -93,7 +94,7 @@ class Words:
 
     def _of_words(self, texts: list[str]) -> Encoded | None:
         """Put texts together from words; None where too many are new."""
-        split = [_words(text) for text in texts]
+        split = list(map(APART.split, texts))
         counts = np.fromiter(map(len, split), np.int64, len(split))
         before = len(self.numbers)
         numbers = np.fromiter(map(self.numbers.__getitem__, chain.from_iterable(split)), np.int64, counts.sum())
@@ -112,15 +113,3 @@ class Words:
         if self.room > ROOM:
             self._forget()
         return result
-
-
-def _words(text: str) -> list[str]:
-    """Cut a text before each space that stands between two characters that are no white space."""
-    first, *rest = text.split(" ")
-    words = [first]
-    for word in rest:
-        if word and words[-1] and not word[0].isspace() and not words[-1][-1].isspace():
-            words.append(" " + word)
-        else:
-            words[-1] += " " + word
-    return words

@@ -55,19 +55,22 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], p
         ) from error
 
 
-def spans(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> tuple[str, list[tuple[int, int]]]:
+def spans(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], text: str = "", before_last: str = ""
+) -> tuple[str, list[tuple[int, int]]]:
     """Return the rendered text and the character spans the assistant writes, each with its terminator.
 
     A turn's span is what the text up to it, with the generation prompt, lacks to the text including it. Templates
     that render an early turn differently once others follow (Qwen3 drops its thinking) train the last turn only.
+    `text` and `before_last` are the whole conversation and what comes before its last turn, where they are known.
     """
-    text = render(tokenizer, messages)
-    found = []
+    text, found, last = text or render(tokenizer, messages), [], len(messages) - 1
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = render(tokenizer, messages[:index], prompt=True)
-        after = render(tokenizer, messages[: index + 1]) if index + 1 < len(messages) else text
+        known = before_last if index == last else ""
+        before = known or render(tokenizer, messages[:index], prompt=True)
+        after = render(tokenizer, messages[: index + 1]) if index < last else text
         if text.startswith(before) and text.startswith(after) and len(after) > len(before):
             found.append((len(before), len(after)))
     eos = str(tokenizer.eos_token or "")
@@ -75,6 +78,26 @@ def spans(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) ->
         text += eos  # the template ends without a terminator: the model would never learn to stop
         found[-1] = (found[-1][0], len(text))
     return text, [(start, start + len(text[start:end].rstrip())) for start, end in found]
+
+
+def _rendered(tokenizer: Any, examples: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, int]]]]:
+    """Return text and spans of each example. All are rendered in two calls, which cost more than the rendering."""
+    talks = [example["messages"] for example in examples if "messages" in example]
+    try:
+        texts = tokenizer.apply_chat_template(talks, tokenize=False) if talks else []
+        short = [talk[:-1] for talk in talks]
+        befores = tokenizer.apply_chat_template(short, tokenize=False, add_generation_prompt=True) if talks else []
+    except (TemplateError, IndexError):  # one by one then: the one refused is named
+        texts = befores = [""] * len(talks)
+    known = zip(texts, befores, strict=True)
+    end = str(tokenizer.eos_token or "")
+    found = []
+    for example in examples:
+        if "messages" in example:
+            found.append(spans(tokenizer, example["messages"], *next(known)))
+        else:
+            found.append((text := example["text"] + end, [(0, len(text))]))
+    return found
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]], words: Words | None = None) -> list[Row]:
@@ -86,15 +109,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]], w
         raise ModelError(
             "This model's tokenizer cannot tell where its tokens stand in the text.", "Choose another model."
         )
-    texts, wanted = [], []
-    for example in examples:
-        if "text" in example:
-            texts.append(example["text"] + str(tokenizer.eos_token or ""))
-            wanted.append([(0, len(texts[-1]))])
-        else:
-            text, found = spans(tokenizer, example["messages"])
-            texts.append(text)
-            wanted.append(found)
+    rendered = _rendered(tokenizer, examples)
+    texts, wanted = [text for text, _ in rendered], [found for _, found in rendered]
     backend: Any = tokenizer.backend_tokenizer
     if backend.truncation or backend.padding:  # as some are saved, or were left by a batch that was padded
         backend.no_truncation()

@@ -77,6 +77,20 @@ class Adapters:
             ) from error
         return self.get(made)
 
+    def add_step(self, run: Run, step: int, source: Path) -> Adapter:
+        """Make the adapter of one step of a run, lying in `source`, the next version of its name."""
+        _require(source)
+        name = slug(run.name)
+        parent = self.home.adapters / name
+        parent.mkdir(exist_ok=True)
+        with self.store.exclusive():
+            number = self.store.next_version(name)
+            # `step_of`, not `run`: that one is the version the run made when it ended
+            origin = {"step_of": run.id, "run": f"{run.id}, step {step}"}
+            known = facts(source) | {"name": name, "version": number, "created": jobs.now(), **origin}
+            _copy([*source.iterdir(), Path(run.path) / "config.yaml"], parent / f"v{number}", known)
+        return self.get(f"{name}@v{number}")
+
     def activate(self, ref: str) -> Adapter:
         """Let the name alone stand for this version."""
         adapter = self._kept(ref)

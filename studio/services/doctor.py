@@ -4,6 +4,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 from pydantic import BaseModel
 
@@ -14,6 +15,7 @@ from studio.services.models import STARTER, Models
 from studio.storage.paths import Home
 from studio.storage.store import Store
 
+PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 DISTRIBUTION = "peft-studio"
 PORT = 7860
 ROOM = 3e9  # bytes; the starter, a data set and some runs
@@ -142,6 +144,24 @@ def _hardware(machine: Machine) -> Iterator[Finding]:
         yield Finding(check="graphics card", ok=True, detail="None. Training runs on the processor.")
     fast = "bf16, which is fast here." if facts.bf16 else "fp32: this hardware has no fast bf16."
     yield Finding(check="precision", ok=True, detail=fast)
+    if not facts.gpu and sys.platform == "linux":
+        yield _pages()
+
+
+def _pages() -> Finding:
+    """Large pages make large tensors a tenth faster on a processor; the engine asks for them where it may."""
+    try:
+        chosen = PAGES.read_text(encoding="ascii").partition("[")[2].partition("]")[0]
+    except OSError:
+        chosen = "never"
+    if chosen in ("madvise", "always"):
+        return Finding(check="large pages", ok=True, detail=f"The kernel gives them ({chosen}).")
+    return Finding(
+        check="large pages",
+        ok=True,
+        detail="The kernel gives none: training on the processor takes about a tenth longer.",
+        remedy=f"As root: echo madvise > {PAGES}",
+    )
 
 
 def _port() -> Finding:

@@ -185,8 +185,12 @@ class Known:
 
 def newest_checkpoint(run: Path) -> int | None:
     """Return the step of the newest checkpoint; if it is damaged, the engine takes the one before."""
-    steps = [int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")]
-    return max(steps, default=None)
+    return max(kept_steps(run), default=None)
+
+
+def kept_steps(run: Path) -> list[int]:
+    """Return the steps there are checkpoints of, in order."""
+    return sorted(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
 
 
 def words(phase: Phase) -> str:

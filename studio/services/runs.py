@@ -4,6 +4,7 @@ import builtins
 import json
 import logging
 import re
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from studio.services.datasets import Datasets
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.prepare import Preparation, Resolved
-from studio.services.progress import Known
+from studio.services.progress import Known, kept_steps
 from studio.services.queue import place_of
 from studio.storage.paths import Home, write_atomic
 from studio.storage.store import Store
@@ -128,6 +129,26 @@ class Runs:
                 (path / "control" / wish).unlink(missing_ok=True)
             self._spawn(path)
         return self._read(path)
+
+    def kept_steps(self, run_id: str) -> builtins.list[int]:
+        """Return the steps a run has checkpoints of."""
+        return kept_steps(self._path(run_id))
+
+    def keep(self, run_id: str, step: int, report: Report = ignore) -> Adapter:
+        """Make the weights of one of an ended run's checkpoints a version of its adapter."""
+        path = self._path(run_id)
+        run = self._read(path)
+        there = kept_steps(path)
+        if run.status not in (Status.FINISHED, Status.STOPPED) or step not in there:
+            steps = ", ".join(f"{each:,}" for each in there) or "none"
+            raise StudioError(
+                f"{run_title(run.id)} has no checkpoint of step {step:,} to keep.", f"An ended run has: {steps}."
+            )
+        with tempfile.TemporaryDirectory(prefix="keep-", dir=self.home.cache) as folder:
+            work = Path(folder)
+            write_atomic(work / "request.json", json.dumps({"run": str(path), "step": step, "steps": run.steps}))
+            jobs.run("keep", work, self.home.logs / "keep.log", report, self.command)
+            return self.adapters.add_step(run, step, work / "adapter")
 
     def log(self, run_id: str, lines: int = 200) -> str:
         """Return the last lines the engine printed."""

@@ -1,7 +1,7 @@
 """One run on the page: its components, what is drawn in them, and what its buttons do."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -81,6 +81,7 @@ def build(studio: Studio, shell: Shell) -> Detail:
                     0, 1, step=1, label="After step", interactive=True, buttons=[], scale=0, min_width=260
                 )
             told = block()
+            keep = gr.Button("Keep this step as a version", size="sm", visible=False, scale=0, min_width=200)
         with gr.Accordion("Log", open=False) as log_panel:
             log_needle = gr.Textbox("", label="Filter lines", placeholder="Only lines with this", interactive=True)
             log = gr.Textbox(
@@ -145,10 +146,10 @@ def build(studio: Studio, shell: Shell) -> Detail:
             result: run_page.result(run),
             answers: run_page.answers(run),
             table_panel: gr.update(visible=len(curve.losses) > 1),
-            **samples(curve, step),
+            **samples(run, curve, step),
         }
 
-    def samples(curve: Drawn, step: float) -> Update:
+    def samples(run: Run, curve: Drawn, step: float) -> Update:
         if not curve.samples:
             return {asked: gr.update(visible=False)}
         steps = sorted(curve.samples)
@@ -161,11 +162,36 @@ def build(studio: Studio, shell: Shell) -> Detail:
                 minimum=steps[0], maximum=max(steps[-1], steps[0] + 1), step=between, value=at, visible=len(steps) > 1
             ),
             told: run_page.asked(curve.samples, at),
+            keep: keeping(run, at),
         }
 
-    def show_samples(run_id: str, step: float) -> str:
-        curve = watch(studio.runs.get(run_id))
-        return run_page.asked(curve.samples, nearest(sorted(curve.samples), step)) if curve.samples else ""
+    def keeping(run: Run, step: int) -> Any:
+        """Offer to keep the step that is shown, where its checkpoint is there and it is not what was kept anyway."""
+        there = step in studio.runs.kept_steps(run.id) and not run.status.active and step != watch(run).kept
+        return gr.update(
+            visible=there and run.status in (Status.FINISHED, Status.STOPPED),
+            value=f"Keep step {words.count(step)} as a version",
+            interactive=True,
+        )
+
+    def show_samples(run_id: str, step: float) -> Update:
+        run = studio.runs.get(run_id)
+        curve = watch(run)
+        if not curve.samples:
+            return {told: ""}
+        at = nearest(sorted(curve.samples), step)
+        return {told: run_page.asked(curve.samples, at), keep: keeping(run, at)}
+
+    def do_keep(run_id: str, step: float) -> Iterator[Update]:
+        run = studio.runs.get(run_id)
+        at = nearest(sorted(watch(run).samples), step)
+        yield {keep: gr.update(value=f"Keeping step {words.count(at)}", interactive=False)}
+        try:
+            made = studio.runs.keep(run_id, at)
+        except StudioError as error:
+            yield {said: problem(error, "Not kept"), keep: keeping(run, at)}
+        else:
+            yield {keep: gr.update(value=f"Step {words.count(at)} is v{made.version}", interactive=False)}
 
     def show_table(run_id: str) -> str:
         with suppress(NotFound):
@@ -218,7 +244,8 @@ def build(studio: Studio, shell: Shell) -> Detail:
         notes.select(do_remedy, item, [*drawn, *shell.to("train")], **QUIET)
         chat.click(lambda run_id: go("chat", studio.runs.get(run_id).adapter or ""), item, shell.to("chat"), **QUIET)
         title.change(None, title, js=ADDRESS, api_visibility="private")
-        after.input(show_samples, [item, after], told, trigger_mode="always_last", **QUIET)
+        after.input(show_samples, [item, after], [told, keep], trigger_mode="always_last", **QUIET)
+        keep.click(do_keep, [item, after], [keep, said], **QUIET)
         for panel, is_open in ((log_panel, log_open), (table_panel, table_open)):
             panel.expand(lambda: True, None, is_open, **QUIET)
             panel.collapse(lambda: False, None, is_open, **QUIET)
@@ -235,7 +262,7 @@ def build(studio: Studio, shell: Shell) -> Detail:
         )
 
     outputs = [one, title, said, pause, stop, stopping.panel, resume, chat, state, notes, result, figures, charts]
-    outputs += [table_panel, answers, asked, after, told]
+    outputs += [table_panel, answers, asked, after, told, keep]
     closed = {one: gr.update(visible=False), title: ""}
     return Detail(outputs, [after], closed, stopping.panel, look, watch.behind, draw, live, wire)
 

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from studio.domain import words
-from studio.domain.config import GuardConfig
 from studio.domain.events import Warned
 from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
+from studio.domain.safety import GuardConfig
 from studio.services.curve import Curve, Point
 from studio.services.runs import EDITABLE, RESUMABLE
 from studio.services.usage import Usage

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from studio.domain.config import GuardConfig
+from studio.domain.safety import GuardConfig
 from studio.engine.guard import RULES, Guard
 from studio.engine.history import History
 

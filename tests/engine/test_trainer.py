@@ -234,6 +234,25 @@ def no_numbers_at(monkeypatch, *calls):
 
 
 @pytest.mark.spec("U26.4")
+def test_gradients_that_explode_are_clipped_and_the_run_goes_back(tiny, make_run, monkeypatch):
+    loss_of, made = trainer.loss_of, []
+
+    def steep(model, *args):
+        value = loss_of(model, *args)
+        made.append(1)
+        return value * 1000 - (value * 999).detach() if 40 < len(made) <= 44 else value
+
+    monkeypatch.setattr(trainer, "loss_of", steep)
+    settings = ["train.max_steps=60", "train.warmup=0", "evaluate.answers=0", "checkpoint.every_steps=5"]
+    found = run(make_run(tiny, *settings, held=0))
+    (warned,) = of(events.Warned, found)
+    assert (warned.rule, warned.did) == ("explosion", "acted")
+    assert warned.edit["train.learning_rate"] < 1e-2 / 2
+    assert 35 <= of(events.Started, found)[-1].resumed_from <= 40
+    assert len(steps(found)) == 60
+    assert of(events.Finished, found)
+
+
 def test_a_loss_that_is_no_number_goes_back_and_learns_more_slowly(tiny, make_run, monkeypatch):
     no_numbers_at(monkeypatch, 8)
     found = run(make_run(tiny, *CALM, "checkpoint.every_steps=2"))

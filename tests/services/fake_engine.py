@@ -128,5 +128,7 @@ if __name__ == "__main__":
     job, where = sys.argv[1], Path(sys.argv[2])
     if job == "chat":
         chat(where)
+    elif job == "keep":
+        save(where / "adapter", "")
     else:
         play(where)

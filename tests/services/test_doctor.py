@@ -2,6 +2,7 @@
 
 import socket
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,16 @@ def test_a_full_disk_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> Non
     finding = here(home, "disk")
     assert not finding.ok
     assert "PEFT_STUDIO_HOME" in finding.remedy
+
+
+def test_missing_large_pages_are_told(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "PAGES", tmp_path / "enabled")
+    monkeypatch.setattr(doctor.sys, "platform", "linux")
+    monkeypatch.setattr(Machine, "cards", lambda self: [])
+    for text, remedy in (("always [madvise] never", ""), ("always madvise [never]", "echo madvise"), (None, "echo")):
+        if text:
+            (tmp_path / "enabled").write_text(text)
+        else:
+            (tmp_path / "enabled").unlink()
+        assert remedy in here(home, "large pages").remedy
+        assert bool(remedy) == bool(here(home, "large pages").remedy)

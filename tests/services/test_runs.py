@@ -511,3 +511,18 @@ def test_only_what_trains_is_paused_or_saved(runs, config):
     runs.start(run.id)
     assert over(runs, run.id).status is Status.FINISHED
     assert runs.pause(run.id).status is Status.FINISHED
+
+
+def test_an_earlier_step_becomes_a_version(runs, make, config):
+    run = ready(runs, config, *WELL)
+    for step_of in (1, 2):
+        Path(run.path, "checkpoints", f"step-{step_of}").mkdir(parents=True)
+    runs.start(run.id)
+    assert over(runs, run.id).adapter == "support-desk@v1"
+    assert runs.kept_steps(run.id) == [1, 2]
+    made = runs.keep(run.id, 2)
+    assert (made.ref, made.run) == ("support-desk@v2", f"{run.id}, step 2")
+    assert make().get(run.id).adapter == "support-desk@v1"
+    with pytest.raises(StudioError, match="no checkpoint of step 3") as told:
+        runs.keep(run.id, 3)
+    assert "1, 2" in told.value.hint

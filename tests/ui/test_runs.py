@@ -483,6 +483,25 @@ def test_answers_are_followed_over_the_checkpoints(view: Any, studio: Studio, pl
     assert "Right here." not in view.seen()
 
 
+def test_the_step_whose_answers_are_shown_becomes_a_version(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    early = [sampled(0, "As a model."), step(1), sampled(1, "At home."), step(2), sampled(2, "At the depot.")]
+    run = plan(started(2), *early, {"wait": "more"}, {"adapter": "Better."}, finished(2))
+    Path(run.path, "checkpoints", "step-1").mkdir(parents=True)
+    until(lambda: studio.runs.get(run.id).step == 2)
+    until(lambda: "At the depot." in Path(run.path, "events.jsonl").read_text())
+    view.refresh(run.id)
+    assert not view.was("Keep this step as a version", "visible"), "the run is not over"
+    Path(run.path, "more").touch()
+    until(lambda: studio.runs.get(run.id).adapter)
+    view.refresh(run.id)
+    view.press("After step", "input", 1)
+    view.press("Keep this step as a version")
+    assert view.was("Keep this step as a version", "value") == "Step 1 is v2"
+    assert [adapter.version for adapter in studio.adapters.list()] == [2, 1]
+
+
 def test_the_charts_are_a_table_for_those_who_open_it(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
     run = plan(started(9), step(1), step(2), {"wait": "more"}, step(3), {"wait": "end"})
     until(lambda: studio.runs.get(run.id).step == 2)

@@ -1,0 +1,46 @@
+"""The settings that keep a run from being lost: its checkpoints, and what the guard does."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from studio.domain.fields import Group
+
+
+class CheckpointConfig(Group):
+    """Where it can go on after a pause or a crash."""
+
+    every_steps: Annotated[int, Field(title="Save every, steps", description="0: by time alone.", ge=0)] = 0
+    every_minutes: Annotated[
+        float,
+        Field(title="Save every, minutes", description="At most this much work is lost to a crash.", gt=0, le=1440),
+    ] = 5.0
+    keep: Annotated[
+        int, Field(title="Checkpoints kept", description="The last ones; the best is kept besides.", ge=1, le=100)
+    ] = 2
+
+
+Policy = Literal["act", "pause", "tell"]
+
+
+class GuardConfig(Group):
+    """What is done when training goes wrong: act mends it and goes on, pause waits for you, tell only says so."""
+
+    invalid: Annotated[
+        Policy, Field(title="Loss is no number", description="Act: back to the last good checkpoint, a lower rate.")
+    ] = "act"
+    divergence: Annotated[
+        Policy, Field(title="Loss climbs", description="Act: back to the last good checkpoint, a lower rate.")
+    ] = "pause"
+    explosion: Annotated[
+        Policy, Field(title="Gradients explode", description="Act: back to the last good checkpoint, a lower rate.")
+    ] = "act"
+    flat: Annotated[
+        Policy, Field(title="Nothing is learned", description="The loss stays where it was. Act pauses here too.")
+    ] = "tell"
+    overfitting: Annotated[
+        Policy, Field(title="Memorising", description="Held-out loss rises. Act: end early, keep the best step.")
+    ] = "act"
+    memory: Annotated[
+        Policy, Field(title="Memory runs out", description="Act: half the tokens at once, the same result.")
+    ] = "act"
