@@ -8,6 +8,7 @@ from studio.services.datasets import Datasets
 from studio.services.evaluate import Evaluate
 from studio.services.machine import Machine
 from studio.services.models import Models
+from studio.services.notify import Notify
 from studio.services.queue import Queue
 from studio.services.recommend import recommend
 from studio.services.runs import Runs
@@ -31,7 +32,9 @@ class Studio:
         self.adapters = Adapters(self.home, self.store)
         self.runs = Runs(self.home, self.store, self.models, self.datasets, self.adapters, self.machine)
         self.lock = Lock(self.home)  # not taken: only a studio that serves the page takes it
-        self.queue = Queue(self.runs, self.machine, self.lock)
+        self.notify = Notify(self.home, self.runs)
+        self.queue = Queue(self.runs, self.machine, self.lock, self.notify.look)
+        self.runs.ring = self.queue.ring
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.meter = Meter(self.machine)

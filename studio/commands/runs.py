@@ -9,7 +9,7 @@ from studio.commands.common import Commands, Json, comparison, emit, note, open_
 from studio.commands.train import attend, finish, waits, watch
 from studio.domain.words import duration, interval, model_name, run_title, size, when
 
-runs = Commands(help="List, queue, show, watch, pause, resume and stop runs.")
+runs = Commands(help="List, queue, show, compare, watch, pause, resume and stop runs.")
 adapters = Commands(help="List, show, choose and remove the versions of adapters.")
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `runs list` shows it.")]
 Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a folder.")]
@@ -120,6 +120,32 @@ def show_run(run: RunId, json: Json = False) -> None:
     table(("", ""), [(name, value) for name, value in facts.items() if value])
     if found.result.get("eval"):
         comparison(found.result["eval"])
+
+
+@runs.command("compare")
+def compare_runs(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two to five runs, by their ids.")],
+    json: Json = False,
+) -> None:
+    """Show what differs in the settings and the results of runs, with the best of each row."""
+    from studio.services.compare import compare, load
+
+    found = compare(load(open_studio().runs, runs))
+    if json:
+        emit(found)
+        return
+    for remark in found.notes:
+        note(remark)
+    for title, rows in (("Results", found.results), ("Settings that differ", found.settings)):
+        if rows:
+            cells = [
+                [row.name, *(f"{text} best" if at in row.best else text for at, text in enumerate(row.words))]
+                for row in rows
+            ]
+            table((title, *map(run_title, found.runs)), cells, right=range(1, len(found.runs) + 1))
+            say()
+    if not found.settings:
+        say("They ran with the same settings.")
 
 
 @runs.command("tail")

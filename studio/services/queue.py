@@ -6,7 +6,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -64,8 +64,11 @@ class Queue:
     Exactly one starts a run, as every change is made under the lock of all writers.
     """
 
-    def __init__(self, runs: "Runs", machine: Machine, lock: Lock) -> None:
-        self.runs, self.machine, self.lock = runs, machine, lock
+    def __init__(
+        self, runs: "Runs", machine: Machine, lock: Lock, watch: Callable[[], float | None] = lambda: None
+    ) -> None:
+        """`watch` is called where the queue is kept going; it returns the seconds until it wants to be, if it does."""
+        self.runs, self.machine, self.lock, self.watch = runs, machine, lock, watch
 
     def submit(self, run_id: str, priority: int | None = None, after: str | None = None) -> Run:
         """Start a prepared run now if the machine has room, else let it wait; or change the place of one that waits.
@@ -86,7 +89,7 @@ class Queue:
             place.after = place.after if after is None else after or None
             self._write(run, place)
             self._start()
-        self._ring()
+        self.ring()
         return self.get(run_id)
 
     def list(self) -> Sequence[Run]:
@@ -170,16 +173,18 @@ class Queue:
             nonlocal looked
             if time.monotonic() - looked > LOOK:
                 self.advance()
+                self.watch()
                 looked = time.monotonic()
             return self.runs.get(run_id).status.active
 
         yield from jobs.follow(Path(self.runs.get(run_id).path) / "events.jsonl", running)
         self.advance()
+        self.watch()
 
     def keep(self) -> int:
         """Keep the queue going from a thread of this process, and return the port it is woken by.
 
-        While nothing waits the thread sleeps, without looking, until `submit` rings, here or in another process.
+        While nothing waits or is watched the thread sleeps, without looking, until `ring`, here or in another process.
         """
         bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         bell.bind(("127.0.0.1", 0))
@@ -188,11 +193,12 @@ class Queue:
 
     def _keep(self, bell: socket.socket) -> None:
         while True:
-            bell.settimeout(LOOK if self.advance() else None)
+            times = [LOOK if self.advance() else None, self.watch()]
+            bell.settimeout(min((each for each in times if each is not None), default=None))
             with suppress(TimeoutError):
                 bell.recv(16)
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
         """Wake the studio that serves this home folder, if there is one."""
         holder = self.lock.holder()
         if holder and holder.bell:

@@ -56,6 +56,7 @@ class Runs:
         self.preparation = Preparation(home, models, datasets, machine)
         self._known: dict[Path, Known] = {}
         self._lock = threading.RLock()
+        self.ring: Callable[[], object] = lambda: None  # called when an engine was started, so that somebody watches it
 
     def resolve(self, config: TrainingConfig, report: Report = ignore) -> Resolved:
         """Fetch what is missing, and settle every `auto`; no run is made."""
@@ -213,6 +214,7 @@ class Runs:
         known = self._known.get(path)
         if known:
             known.progress.end, known.cause = None, ""
+        self.ring()
 
     def _wish(self, path: Path, what: str) -> None:
         (path / "control").mkdir(exist_ok=True)

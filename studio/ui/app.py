@@ -8,7 +8,7 @@ import webbrowser
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -17,7 +17,7 @@ from studio.domain.errors import StudioError
 from studio.domain.records import Run, Status
 from studio.storage.paths import FOLDERS, Home
 from studio.studio import Studio
-from studio.ui import adapters, api, chat, data, guard, home, runs, train
+from studio.ui import adapters, api, chat, data, guard, home, runs, settings, train
 from studio.ui.common import QUIET, Shell, Tab, edge, go, pace
 from studio.ui.pieces import bar, choices
 from studio.ui.theme import StudioTheme
@@ -29,7 +29,10 @@ TABS: dict[str, Callable[[Studio, Shell], Tab]] = {
     "runs": runs.build,
     "adapters": adapters.build,
     "chat": chat.build,
+    "settings": settings.build,
 }
+LAST = ("settings",)  # set apart at the end
+PRIVATE = ("notify.json", "notices.json", "vault")  # in the home folder, never served
 PULSE = 5  # seconds between two looks at active runs
 LOOK = 0.08  # seconds between two looks at the queue: not felt by a user, and under 1 % of a processor
 # The page's title and icon show how far the run is.
@@ -80,7 +83,8 @@ def create(studio: Studio) -> gr.Blocks:
         with gr.Tabs(elem_id="shell", overflow_behavior="wrap") as shell_tabs:
             shell = Shell(shell_tabs, items)
             for name, build in TABS.items():
-                with gr.Tab(name.capitalize(), id=name) as panes[name]:
+                side: Literal["left", "right"] = "right" if name in LAST else "left"
+                with gr.Tab(name.capitalize(), id=name, alignment=side) as panes[name]:
                     tabs[name] = build(studio, shell)
         for name, tab in tabs.items():
             panes[name].select(None, js=ADDRESS.replace("NAME", name), api_visibility="private")
@@ -94,7 +98,8 @@ def create(studio: Studio) -> gr.Blocks:
             )
         gr.on([pulse.tick, top.tick], lambda now: _pulse(studio, now), beat, [top, pulse, beat], **QUIET)
         top.select(_open_active, None, shell.to("runs"), **QUIET)
-        top.change(None, top, js=TITLE, api_visibility="private")
+        for script in (TITLE, settings.NOTICES):
+            top.change(None, top, js=script, api_visibility="private")
 
         def route(request: gr.Request) -> list[Any]:
             view = request.query_params.get("view", "home")
@@ -130,7 +135,7 @@ def launch(studio: Studio | None = None, demo: gr.Blocks | None = None, **option
 
 def launch_options(home: Home, hosts: set[str]) -> dict[str, Any]:
     """Return what the page is launched with wherever it is served; `hosts` are the names it answers to."""
-    private = [home.root / name for name in (*FOLDERS, home.database.name, "serving.json", "vault") if name != "cache"]
+    private = [home.root / name for name in (*FOLDERS, home.database.name, "serving.json", *PRIVATE) if name != "cache"]
     return {
         "theme": StudioTheme(),
         "css_paths": [Path(__file__).parent / "style.css"],
@@ -214,7 +219,9 @@ def _pulse(studio: Studio, beat: tuple[str, float]) -> list[Any]:
         machine = f"{facts.gpu.name} · {_free(live.gpu_free_bytes or 0, facts.gpu.memory_bytes)}"
     else:
         machine = f"{facts.cores} cores · {_free(live.memory_free_bytes, facts.memory_bytes)}"
-    active = [run for run in studio.runs.list() if run.status.active]
+    known = studio.runs.list()
+    studio.notify.look(known)
+    active = [run for run in known if run.status.active]
     active = [run for run in active if run.status.working] or active  # those that wait only where nothing else goes on
     title, now, share = "PEFT Studio", None, 0.0
     if len(active) == 1:
@@ -228,7 +235,8 @@ def _pulse(studio: Studio, beat: tuple[str, float]) -> list[Any]:
         left = f"next ready in {words.duration(soonest)}" if soonest is not None else ""
         title, now = f"{len(active)} runs", {"id": "", "name": f"{len(active)} runs", "figure": "", "left": left}
     since = beat[1] if title == beat[0] else time.monotonic()
-    return [bar(title, machine, now, share), gr.Timer(pace(PULSE, since), active=bool(active)), (title, since)]
+    told = settings.as_json(studio.notify.recent())
+    return [bar(title, machine, now, share, told), gr.Timer(pace(PULSE, since), active=bool(active)), (title, since)]
 
 
 def _free(free: int, total: int) -> str:

@@ -1,4 +1,4 @@
-"""Compare runs, a view of the Runs tab: two to five chosen ones side by side. Its item is ids with commas."""
+"""Compare runs, a view of the Runs tab: two to five are chosen, then stand side by side. Its item: ids, commas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,10 @@ from studio.domain.records import Run
 from studio.services.compare import FEWEST, MOST, Comparison, Row, Side, compare, load
 from studio.studio import Studio
 from studio.ui.chart import READOUT
-from studio.ui.common import QUIET, Shell, go, problem, run_item
+from studio.ui.common import QUIET, Shell, again, problem, run_item
 from studio.ui.overlay import Trace, held_out, swatch, training
 from studio.ui.pieces import block, choices, head, html, muted, note, rows, section
+from studio.ui.run_detail import ADDRESS
 
 CHOOSE = ","  # the item of the view with nothing chosen yet
 LISTED = 50  # runs to choose from; the filter reaches the others
@@ -25,17 +26,17 @@ Update = dict[Any, Any]
 
 @dataclass(frozen=True)
 class Comparing:
-    """The view. `draw(item)` fills `panel` and shows it, `look(item)` tells one state of its runs from the next."""
+    """The view. `draw(item)` shows it, `look(item)` tells one state of its runs from the next, `closed` hides it."""
 
-    panel: gr.Column
-    title: gr.HTML  # names the runs for the address
+    outputs: Sequence[Any]
+    closed: Update
     draw: Callable[[str], Update]
     look: Callable[[str], tuple[Any, ...]]
-    outputs: Sequence[Any]
 
 
-def build(studio: Studio, shell: Shell, item: gr.State, matches: Callable[[Run, str, str], bool]) -> Comparing:
+def build(studio: Studio, shell: Shell, matches: Callable[[Run, str, str], bool]) -> Comparing:
     """Build the view; `matches(run, "all", words)` is how the list filters."""
+    item = shell.items["runs"]
     chosen = gr.State(CHOOSE)
     with gr.Column(visible=False) as panel:
         back = gr.Button("All runs", size="sm", elem_classes="back", scale=0, min_width=80)
@@ -46,7 +47,7 @@ def build(studio: Studio, shell: Shell, item: gr.State, matches: Callable[[Run, 
                 act = gr.Button("Compare", variant="primary", size="md", visible=False)
         needle = gr.Textbox(
             "",
-            placeholder="Filter by name, model or data",
+            placeholder="Name, model, data, method or date",
             label="Filter runs to compare",
             show_label=False,
             container=False,
@@ -99,7 +100,7 @@ def build(studio: Studio, shell: Shell, item: gr.State, matches: Callable[[Run, 
         return {
             panel: gr.update(visible=True),
             title: html('<div data-run="{{ now }}">', now=now)
-            + head(f"{len(sides)} runs side by side", " · ".join(words.run_title(id) for id in found.runs))
+            + head(f"{len(sides)} runs side by side", ", ".join(words.run_title(id) for id in found.runs))
             + "</div>",
             other: gr.update(visible=True),
             act: gr.update(visible=False),
@@ -134,12 +135,13 @@ def build(studio: Studio, shell: Shell, item: gr.State, matches: Callable[[Run, 
     other.click(lambda: CHOOSE, None, item, **QUIET)
     back.click(lambda: "", None, item, **QUIET)
     results.select(_again, None, shell.to("train"), **QUIET)
-    return Comparing(panel, title, draw, look, outputs)
+    title.change(None, title, js=ADDRESS, api_visibility="private")
+    return Comparing(outputs, {panel: gr.update(visible=False), title: ""}, draw, look)
 
 
 def _again(picked: gr.SelectData) -> tuple[gr.Tabs, str]:
     """Open a new run with the settings of this one."""
-    return go("train", f"run:{picked.index}")
+    return again(str(picked.index), {})
 
 
 def compares(item: str) -> bool:

@@ -68,9 +68,10 @@ def _figure(title: str, traces: Sequence[Trace], rest: str, dots: bool = False) 
     frames = (Frame("desk", 980, 260, 150, most, *limits), Frame("phone", 350, 220, 8, most, *limits))
     keys = "".join(f"<span>{swatch(each.place)}{html.escape(each.name)}</span>" for each in drawn)
     pictures = "".join(_draw(frame, title, drawn, dots) for frame in frames)
+    points = html.escape(json.dumps(_readouts(drawn, most), ensure_ascii=False))
     return (
-        f'<figure><figcaption><b>{title}</b>{keys}<span class="read num" data-rest="{rest}">{rest}</span></figcaption>'
-        f"{pictures}</figure>"
+        f'<figure data-points="{points}"><figcaption><b>{title}</b>{keys}'
+        f'<span class="read num" data-rest="{rest}">{rest}</span></figcaption>{pictures}</figure>'
     )
 
 
@@ -92,10 +93,10 @@ def _draw(frame: Frame, title: str, traces: Sequence[Trace], dots: bool) -> str:
     if frame.wide:
         parts += _names(frame, traces)
     parts.append(f'<line class="cross" y1="{frame.top}" y2="{frame.floor}" stroke="var(--muted)" style="opacity:0"/>')
-    points = html.escape(json.dumps(_readouts(frame, traces), ensure_ascii=False))
     return (
         f'<svg class="{frame.css}" viewBox="0 0 {frame.width} {frame.height}" role="img" '
-        f'aria-label="{html.escape(_in_words(title, traces))}" data-points="{points}">{"".join(parts)}</svg>'
+        f'data-scale="[{frame.left},{frame.edge},{frame.steps:g}]" '
+        f'aria-label="{html.escape(_in_words(title, traces))}">{"".join(parts)}</svg>'
     )
 
 
@@ -131,20 +132,21 @@ def _names(frame: Frame, traces: Sequence[Trace]) -> Iterable[str]:
         )
 
 
-def _cut(name: str, most: int = 14) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def _cut(name: str, most: int = 12) -> str:
+    """Shorten a name to its end, where the number of the run stands."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def _readouts(frame: Frame, traces: Sequence[Trace]) -> list[tuple[float, str]]:
-    """What the pointer reads at evenly spaced places: [x, the loss of every run that got there]."""
-    result = []
+def _readouts(traces: Sequence[Trace], most: float) -> list[tuple[float, str]]:
+    """What the pointer reads at evenly spaced amounts of tokens: [tokens, the loss of every run that got there]."""
+    result: list[tuple[float, str]] = []
     for i in range(READ + 1):
-        tokens = frame.steps * i / READ
+        tokens = round(most * i / READ)
         read = [(each.name, value_at(each.points, tokens)) for each in traces]
         said = [f"{name} {value:.3f}" for name, value in read if value is not None]
         if said:
-            result.append((round(frame.across(tokens), 1), " · ".join([f"{short(tokens)} tokens", *said])))
-    return result or [(float(frame.left), "")]
+            result.append((tokens, " · ".join([f"{short(tokens)} tokens", *said])))
+    return result or [(0, "")]
 
 
 def _in_words(title: str, traces: Sequence[Trace]) -> str:

@@ -72,13 +72,13 @@ def muted(text: str) -> str:
     return html("{% if text %}<p class='muted num'>{{ text }}</p>{% endif %}", text=text)
 
 
-def bar(title: str, machine: str, now: Mapping[str, Any] | None, share: float = 0) -> str:
+def bar(title: str, machine: str, now: Mapping[str, Any] | None, share: float = 0, notices: str = "[]") -> str:
     """Return the strip above the tabs; `now` = {id, name, figure, left} of the active run.
 
-    `title` is the page's, `share` how far the run is, for the page's icon.
+    `title` is the page's, `share` how far the run is, for the page's icon, `notices` JSON of what the browser may tell.
     """
     return html(
-        """<div class="bar" data-title="{{ title }}"
+        """<div class="bar" data-title="{{ title }}" data-notices="{{ notices }}"
  data-share="{{ '%.2f' | format(share) if share else '' }}"><b>PEFT Studio</b>
 {% if now %}<button class="now" data-id="{{ now.id }}"><span class="dot"></span><span class="t">{{ now.name }}</span>
 <span class="num">{{ now.figure }}</span><span class="muted wide num">{{ now.left }}</span></button>{% endif %}
@@ -87,6 +87,7 @@ def bar(title: str, machine: str, now: Mapping[str, Any] | None, share: float = 
         machine=machine,
         now=now,
         share=share,
+        notices=notices,
     )
 
 

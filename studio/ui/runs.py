@@ -40,7 +40,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     with gr.Column() as listing:
         with gr.Row(elem_classes="head"):
             block(head("Runs"))
-            side = gr.Button("Compare…", size="md", scale=0, min_width=110, visible=False)
+            side_by_side = gr.Button("Compare…", size="md", scale=0, min_width=100)
             new = gr.Button("New run", variant="primary", size="md", scale=0, min_width=120)
         with gr.Row(elem_classes="filters") as filters:
             segment = gr.Radio(
@@ -70,7 +70,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             after = gr.Button("Next", size="sm", min_width=72, scale=0)
 
     detail = run_detail.build(studio, shell)
-    comparing = compare.build(studio, shell, item, matches)
+    comparing = compare.build(studio, shell, matches)
 
     def draw_list(segment_now: str, needle_now: str, page_now: int) -> Update:
         runs = studio.runs.list()
@@ -83,10 +83,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if runs:
             empty = f"No run matches “{needle_now}”." if needle_now else "No run is in this state now."
         last = page_now * PAGE + len(here)
-        return detail.closed | {
+        hidden = detail.closed | comparing.closed
+        return hidden | {
             listing: gr.update(visible=True),
-            comparing.panel: gr.update(visible=False),
-            side: gr.update(visible=sum(run.step > 0 for run in runs) > 1),
+            side_by_side: gr.update(visible=sum(run.step > 0 for run in runs) > 1),
             filters: gr.update(visible=bool(runs)),
             said: "",
             segment: gr.Radio(choices=segments(runs)),
@@ -108,8 +108,13 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def draw_run(run: Run, step: float = math.inf) -> Update:
         shown = {listing: gr.update(visible=False), seen: (run.id, detail.look(run))}
-        shown |= {comparing.panel: gr.update(visible=False)}
-        return detail.draw(run, step) | shown | ticking(LIVE, run.status.active or detail.behind(run))
+        live = ticking(LIVE, run.status.active or detail.behind(run))
+        return detail.draw(run, step) | comparing.closed | shown | live
+
+    def draw_compared(ids: str) -> Update:
+        now = comparing.look(ids)
+        shown = {listing: gr.update(visible=False), seen: now}
+        return detail.closed | comparing.draw(ids) | shown | ticking(SLOW, any(run[1].active for run in now[1:]))
 
     def draw(run_id: str, segment_now: str, needle_now: str, page_now: int, *_: Any) -> Update:
         if not run_id:
@@ -118,6 +123,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
             hidden = detail.closed | {listing: gr.update(visible=False), timer: gr.Timer(active=False)}
             return hidden | {seen: (run_id,)} | comparing.draw(run_id)
         try:
+            if compare.compares(run_id):
+                return draw_compared(run_id)
             run = studio.queue.get(run_id)
         except NotFound as error:  # an old address, or its folder was deleted
             return draw_list(segment_now, needle_now, page_now) | {said: problem(error, "Not found")}
@@ -126,6 +133,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def look(run_id: str, shown: Look) -> Look:
         """Return what would be shown now. The list stays when an address led to a run that is gone."""
         if run_id and shown and shown[0] == run_id:
+            if compare.compares(run_id):
+                return comparing.look(run_id)
             return run_id, detail.look(studio.queue.get(run_id))
         return "", fingerprint(studio.runs.list())
 
@@ -135,7 +144,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if now != shown:
             return now, gr.skip(), gr.skip()
         since, every = beat_now
-        slower = pace(LIVE if now[0] else SLOW, since)
+        slower = pace(LIVE if now[0] and not compare.compares(now[0]) else SLOW, since)
         return (gr.skip(), gr.skip(), gr.skip()) if slower == every else (gr.skip(), gr.Timer(slower), (since, slower))
 
     def redraw(
@@ -153,6 +162,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
             return {seen: gr.skip()}
         if not now[0]:
             return draw_list(segment_now, needle_now, page_now)
+        if compare.compares(run_id):
+            return draw_compared(run_id)
         run = studio.queue.get(run_id)
         (what, offset, _), (was, before, _) = now[1], shown[1]
         if what != was:
@@ -178,7 +189,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     filtered = [segment, needle, page]
     drawn = [listing, filters, segment, needle, said, listed, clear, pager, place, before, after, page]
-    drawn += [seen, beat, timer, side, *detail.outputs, *comparing.outputs]
+    drawn += [seen, beat, timer, side_by_side, *detail.outputs, *comparing.outputs]
     timer.tick(tick, [item, seen, beat], [news, timer, beat], **QUIET)
     news.change(redraw, [item, seen, beat, *filtered, *detail.inputs], drawn, **QUIET)
     detail.wire(drawn, news, draw_run)
@@ -194,8 +205,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     before.click(lambda a, b, n: draw_list(a, b, n - 1), filtered, drawn, **QUIET)
     after.click(lambda a, b, n: draw_list(a, b, n + 1), filtered, drawn, **QUIET)
     listed.select(pick, filtered, [item, *drawn], **QUIET)
-    side.click(lambda: compare.CHOOSE, None, item, **QUIET)
-    comparing.title.change(None, comparing.title, js=run_detail.ADDRESS, api_visibility="private")
+    side_by_side.click(lambda: compare.CHOOSE, None, item, **QUIET)
     new.click(lambda: go("train"), None, shell.to("train"), **QUIET)
     return Tab(draw, drawn, [timer], filtered)
 

@@ -110,6 +110,22 @@ def test_the_list_is_filtered_by_method_model_and_day(call: Call, rows: Path, tr
     assert call("runs", "list", "--since", "soon").exit_code == 2
 
 
+def test_runs_are_compared_with_the_best_of_each_row(call: Call, rows: Path, trained: dict[str, Any]) -> None:
+    worse = [*played.WELL[:5], played.checked(2, 2.5), played.SAVED, played.finished()]
+    call("train", "--model", "starter", "--dataset", rows, "--set", "method.rank=4", plan=worse)
+    shown = call("runs", "compare", "support-desk-1", "support-desk-2").stdout
+    assert "support-desk, run 2" in shown
+    held = next(line for line in shown.splitlines() if line.startswith("Held-out loss, lowest"))
+    assert held.split()[-3:] == ["1.000", "best", "2.500"]
+    assert next(line for line in shown.splitlines() if line.startswith("Rank")).split()[-1] == "4"
+    found = json.loads(call("runs", "compare", "support-desk-1", "support-desk-2", "--json").stdout)
+    assert found["runs"] == ["support-desk-1", "support-desk-2"]
+    assert next(row for row in found["results"] if row["name"] == "Held-out loss, lowest")["best"] == [0]
+    alone = call("runs", "compare", "support-desk-1")
+    assert alone.exit_code == 1
+    assert "Name two to five different runs." in alone.stderr
+
+
 def test_unknown_names_are_said(call: Call) -> None:
     for words in (
         ("runs", "show", "none-1"),

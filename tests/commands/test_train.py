@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,28 @@ def test_train_prints_one_document_and_the_rest_elsewhere(trained: dict[str, Any
     assert Path(trained["adapter_path"], "adapter_model.safetensors").is_file()
     assert trained["final_loss"] is None, "what is not a number is null in JSON"
     assert trained["eval"]["verdict"].startswith("Better")
+
+
+def test_a_run_in_the_foreground_tells_a_webhook_that_it_is_over(call: Call, rows: Path, home: Home) -> None:
+    got, answered = [], threading.Event()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+            answered.set()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (home.root / "notify.json").write_text(json.dumps({"webhook": f"http://127.0.0.1:{server.server_port}/"}))
+        assert call(*BASICS, rows).exit_code == 0
+        assert answered.wait(30)
+        assert call("runs", "tail", "support-desk-1").exit_code == 0
+        server.shutdown()
+    assert [(each["run"], each["event"], each["percent"]) for each in got] == [("support-desk-1", "finished", 100)]
 
 
 def test_train_says_what_happens_in_words(call: Call, rows: Path) -> None:

@@ -13,7 +13,7 @@ from studio.storage.paths import Home
 from studio.studio import Studio
 from studio.ui.common import Shell, Tab
 
-TABS = ("home", "data", "train", "runs", "adapters", "chat")
+TABS = ("home", "data", "train", "runs", "adapters", "chat", "settings")
 
 
 @pytest.fixture

@@ -1,0 +1,166 @@
+"""Settings: of what the user is told, on which ways, and when not. Each change applies at once."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from studio.domain.errors import StudioError
+from studio.domain.notices import Notice
+from studio.services.notify import has_desktop
+from studio.studio import Studio
+from studio.ui.common import QUIET, Shell, Tab, problem
+from studio.ui.pieces import block, head, note, section
+
+WHEN = {
+    "quarters": "A run is at 25, 50, 75 and 100 %",
+    "failed": "A run fails or is interrupted",
+    "paused": "A run pauses and nobody asked for it",
+}
+WAYS = {"desktop": "Desktop", "webhook": "Webhook"}
+HOURS = [("Never", ""), *((f"{hour:02d}:00", f"{hour:02d}:00") for hour in range(24))]
+# Whether this browser shows notices is kept in the browser, with those it has shown: each of them is shown once,
+# however many pages are open.
+HERE = "window.Notification?.permission === 'granted' && localStorage.studioNotify === 'on'"
+SHOWN = f"() => !!({HERE})"
+CHOOSE = """async on => {
+  if (on && window.Notification) on = await Notification.requestPermission() === 'granted'; else if (on) on = null;
+  localStorage.studioNotify = on ? 'on' : '';
+  if (on) {  // what has happened before is no news
+    const past = JSON.parse(document.querySelector('.bar')?.dataset.notices || '[]').map(each => each.id);
+    localStorage.studioTold = JSON.stringify(past);
+  }
+  return [!!on, on === false && Notification.permission === 'denied' || on === null ? 'REFUSED' : ''];
+}"""
+NOTICES = f"""h => {{
+  if (!({HERE})) return;
+  const bar = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar');
+  const told = JSON.parse(localStorage.studioTold || '[]');
+  const fresh = JSON.parse(bar.dataset.notices).filter(each => !told.includes(each.id));
+  if (!fresh.length) return;
+  localStorage.studioTold = JSON.stringify([...told, ...fresh.map(each => each.id)].slice(-200));
+  for (const each of fresh) {{
+    const shown = new Notification('PEFT Studio', {{body: each.words, tag: each.id, requireInteraction: each.urgent}});
+    shown.onclick = () => {{ window.focus(); location.search = '?view=runs&run=' + encodeURIComponent(each.run); }};
+  }}
+}}"""
+TRY = f"""() => {{
+  if (!({HERE})) return '';
+  new Notification('PEFT Studio', {{body: 'This is a test. Notices arrive here.', tag: 'test'}});
+  return 'SHOWN';
+}}"""
+REFUSED = note(
+    "This browser does not let the page tell you.",
+    "Allow notifications for this address in the browser's own settings, then tick the box again.",
+    word="Refused",
+    tone="warn",
+)
+Update = dict[Any, Any]
+
+
+def build(studio: Studio, shell: Shell) -> Tab:
+    """Build the tab."""
+    title = block()
+    block(section("Tell me when"))
+    when = gr.CheckboxGroup(
+        [(words, key) for key, words in WHEN.items()],
+        label="Tell me when",
+        show_label=False,
+        container=False,
+        interactive=True,
+        elem_classes="stacked",
+    )
+    block(section("Where", "The page's title shows how far a run is, whatever is chosen here."))
+    with gr.Column(elem_classes="list"):
+        with gr.Row(elem_classes="item"):
+            here = gr.Checkbox(
+                label="In this browser",
+                info="While a page of the studio is open. The browser asks for your permission.",
+                interactive=True,
+            )
+        with gr.Row(elem_classes="item", visible=has_desktop()):
+            desktop = gr.Checkbox(
+                label="On the desktop", info="Of the machine the studio runs on, also without a page.", interactive=True
+            )
+        with gr.Row(elem_classes="item"):
+            hook = gr.Textbox(
+                label="Webhook",
+                info="An address that gets each notice as JSON: run, event, percent, words. Empty: none.",
+                placeholder="https://",
+                max_lines=1,
+                interactive=True,
+            )
+    refused = block()
+    said = block()
+    block(section("Quiet hours", "What happens meanwhile is told when they are over, of each run the last."))
+    with gr.Row(elem_classes="quiet"):
+        start = gr.Dropdown(HOURS, label="From", interactive=True, scale=0, min_width=140)
+        end = gr.Dropdown(HOURS, label="To", interactive=True, scale=0, min_width=140)
+    with gr.Row(elem_classes="actions"):
+        test = gr.Button("Send a test", size="md", scale=0, min_width=120)
+    result = block()
+    result_here = block()
+    failures = block()
+
+    def refresh(_: str = "") -> Update:
+        now = studio.notify.settings
+        return {
+            title: head("Settings", "Each change applies at once."),
+            when: [key for key in WHEN if getattr(now, key)],
+            desktop: now.desktop,
+            hook: now.webhook,
+            start: now.quiet_from,
+            end: now.quiet_to,
+            said: "",
+            result: "",
+            result_here: "",
+            failures: failed(),
+        }
+
+    def failed() -> str:
+        found = studio.notify.outbox.failed
+        return "".join(note(WAYS[way], words, word="Not told", tone="bad") for way, words in found.items())
+
+    def change(**values: Any) -> str:
+        try:
+            studio.notify.change(**values)
+        except StudioError as error:
+            return problem(error, "Not changed")
+        return ""
+
+    def send(in_browser: bool) -> tuple[str, str]:
+        found = studio.notify.test()
+        if not found and not in_browser:
+            return note("Nothing is switched on.", "Choose above where you want to be told.", word="Test"), failed()
+        sent = [f"{WAYS[way]}: sent." for way, wrong in found.items() if not wrong]
+        return "".join(note(words, word="Test", tone="good") for words in sent), failed()
+
+    when.input(lambda chosen: change(**{key: key in chosen for key in WHEN}), when, said, **QUIET)
+    desktop.input(lambda on: change(desktop=on), desktop, said, **QUIET)
+    gr.on([hook.submit, hook.blur], lambda address: change(webhook=address), hook, said, **QUIET)
+    gr.on(
+        [start.input, end.input],
+        lambda a, b: change(quiet_from=a, quiet_to=b),
+        [start, end],
+        said,
+        trigger_mode="always_last",
+        **QUIET,
+    )
+    here.input(None, here, [here, refused], js=CHOOSE.replace("'REFUSED'", json.dumps(REFUSED)), **QUIET)
+    title.change(None, None, here, js=SHOWN, **QUIET)
+    shown = note("This browser: shown.", word="Test", tone="good")
+    test.click(None, None, result_here, js=TRY.replace("'SHOWN'", json.dumps(shown)), **QUIET)
+    test.click(send, here, [result, failures], **QUIET)
+    return Tab(refresh, [title, when, desktop, hook, start, end, said, result, result_here, failures])
+
+
+def as_json(notices: Sequence[Notice]) -> str:
+    """Return what the page's script tells."""
+    urgent = ("failed", "interrupted")
+    return json.dumps(
+        [
+            {"id": f"{each.run}:{each.key}", "run": each.run, "words": each.words, "urgent": each.event in urgent}
+            for each in notices
+        ]
+    )
