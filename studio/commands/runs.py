@@ -238,26 +238,6 @@ def keep_run(
     emit(made.model_dump() | {"ref": made.ref}) if json else say(f"Step {step:,} of {run_title(run)} is {made.ref}.")
 
 
-@runs.command("compare")
-def compare_runs(
-    chosen: Annotated[list[str], typer.Argument(metavar="RUN…", help="Two to five runs.")], json: Json = False
-) -> None:
-    """Put runs side by side: what differs in their settings and results, the best marked."""
-    from studio.services.compare import compare, load
-
-    found = compare(load(open_studio().runs, chosen))
-    if json:
-        emit(found)
-        return
-    for text in found.notes:
-        note(text)
-    rows = [
-        (row.name, *(f"{text} (best)" if place in row.best else text for place, text in enumerate(row.words)))
-        for row in [*found.results, *found.settings]
-    ]
-    table(("", *map(run_title, found.runs)), rows)
-
-
 @adapters.command("list")
 def list_adapters(
     name: Annotated[str | None, typer.Option(help="Only the versions of this name.")] = None,

@@ -119,9 +119,6 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def draw(run_id: str, segment_now: str, needle_now: str, page_now: int, *_: Any) -> Update:
         if not run_id:
             return draw_list(segment_now, needle_now, page_now)
-        if compare.compares(run_id):
-            hidden = detail.closed | {listing: gr.update(visible=False), timer: gr.Timer(active=False)}
-            return hidden | {seen: (run_id,)} | comparing.draw(run_id)
         try:
             if compare.compares(run_id):
                 return draw_compared(run_id)

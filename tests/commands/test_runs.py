@@ -163,16 +163,3 @@ def test_versions_are_listed_chosen_and_removed(call: Call, rows: Path, trained:
     )
     assert versions() == {}
     assert (home.runs / trained["run"]).is_dir()
-
-
-def test_runs_are_compared(call: Call, rows: Path) -> None:
-    for _ in range(2):
-        assert call("train", "--model", "starter", "--dataset", rows).exit_code == 0
-    told = call("runs", "compare", "support-desk-1", "support-desk-2", "--json")
-    found = json.loads(told.stdout)
-    assert found["runs"] == ["support-desk-1", "support-desk-2"]
-    assert next(row for row in found["results"] if row["name"] == "Held-out loss, lowest")["values"] == [1.0, 1.0]
-    assert "Held-out loss, lowest" in call("runs", "compare", "support-desk-1", "support-desk-2").stdout
-    one = call("runs", "compare", "support-desk-1")
-    assert one.exit_code == 1
-    assert "Name two to five different runs." in one.stderr

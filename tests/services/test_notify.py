@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 import threading
+import time as clock
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, time, timedelta
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from studio.domain.config import TrainingConfig
 from studio.domain.errors import StudioError
 from studio.domain.notices import Notice, NotifySettings
 from studio.domain.records import Run, Status
@@ -24,6 +26,7 @@ from studio.services import notify
 from studio.services.notify import LOOK, Notify, notice_of
 from studio.storage.paths import Home
 from studio.studio import Studio
+from tests.commands import played
 
 NIGHT, MORNING = datetime(2026, 1, 5, 23, 30), datetime(2026, 1, 6, 7, 0)
 QUIET = {"quiet_from": "22:00", "quiet_to": "07:00"}
@@ -320,3 +323,36 @@ def test_the_queue_is_woken_only_while_something_is_watched(home: Home) -> None:
     studio = Studio()
     assert studio.queue.watch() is None
     assert studio.queue.watch == studio.notify.look
+
+
+def test_a_studio_without_a_page_tells_of_a_run_that_another_process_started(
+    home: Home, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "LOOK", 0.05)
+    monkeypatch.setenv("PLAN", json.dumps(played.PAUSING))
+    data = tmp_path / "desk.csv"
+    data.write_text("question,answer\n" + played.ROWS)
+    serving, other = played.Studio(home.root), played.Studio(home.root)
+    serving.lock.take()
+    try:
+        serving.lock.tell("", serving.queue.keep())
+        serving.notify.change(webhook=server.address)
+        config = {"model": {"id": "starter"}, "data": {"path": str(data)}}
+        made = other.runs.prepare(TrainingConfig.model_validate(config))
+        other.runs.start(made.id)
+        until(lambda: server.got)
+        assert (server.got[0]["run"], server.got[0]["percent"]) == (made.id, 25)
+        other.runs.pause(made.id)
+        until(lambda: not other.runs.get(made.id).status.active)
+        Path(made.path, "plan.json").write_text(json.dumps(played.WELL[2:]))
+        other.runs.resume(made.id)  # rings as well
+        until(lambda: server.got[-1]["event"] == "finished")
+    finally:
+        serving.lock.release()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    limit = clock.monotonic() + 30
+    while not condition():
+        assert clock.monotonic() < limit, "it did not come to that"
+        clock.sleep(0.05)
