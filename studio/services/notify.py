@@ -294,8 +294,10 @@ def webhook(address: str, notice: Notice) -> str:
             answer = httpx.post(address, json=body, timeout=TIMEOUT, follow_redirects=False)
         except httpx.TimeoutException:
             wrong = f"{host} did not answer within {TIMEOUT:.0f} s."
+        except httpx.ConnectError:
+            wrong = f"{host} cannot be reached."
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            wrong = f"{host} cannot be reached: {type(error).__name__}."
+            wrong = f"Posting to {host} failed: {type(error).__name__}."
         else:
             if answer.is_success:
                 return ""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PLACE = "queue.json"
+SPEAKS = 60.0  # seconds in which an engine that was started says its first word
 LOOK = 2.0  # seconds between two looks while something waits
 CORES = 4  # for each engine on the processor, where there are several
 LIBRARIES = 0.7e9  # bytes: an engine that has imported everything and loaded nothing
@@ -192,11 +193,14 @@ class Queue:
         return int(bell.getsockname()[1])
 
     def _keep(self, bell: socket.socket) -> None:
+        rung = -math.inf
         while True:
-            times = [LOOK if self.advance() else None, self.watch()]
+            starts = time.monotonic() - rung < SPEAKS  # a resumed run looks paused until its engine speaks
+            times = [LOOK if self.advance() or starts else None, self.watch()]
             bell.settimeout(min((each for each in times if each is not None), default=None))
             with suppress(TimeoutError):
                 bell.recv(16)
+                rung = time.monotonic()
 
     def ring(self) -> None:
         """Wake the studio that serves this home folder, if there is one."""

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from studio.services.datasets import Datasets
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.prepare import Preparation, Resolved
-from studio.services.progress import Known, kept_steps
+from studio.services.progress import Known, Progress, kept_steps
 from studio.services.queue import place_of
 from studio.storage.paths import Home, write_atomic
 from studio.storage.store import Store
@@ -273,10 +274,12 @@ class Runs:
             return run
 
     def _status(self, known: Known) -> Status:
-        record = None if known.progress.end else jobs.recorded(known.path)
+        record = None if isinstance(known.progress.end, Finished) else jobs.recorded(known.path)
         going = record is not None and jobs.alive(record)  # asked before reading: an engine writes its end, then goes
         progress = known.catch_up()
         stop = (known.path / "control" / "stop").exists()
+        if going and record and _resumed(progress, record):
+            return Status.STARTING
         if isinstance(progress.end, Failed):
             return Status.FAILED
         if isinstance(progress.end, Paused):
@@ -311,3 +314,10 @@ class Runs:
             run.adapter = known.adapter.ref if Path(known.adapter.path).is_dir() else None
         elif not isinstance(known.adapter, NotFound):  # then the user removed the version
             run.error, run.hint = known.adapter.message, known.adapter.hint
+
+
+def _resumed(progress: Progress, record: jobs.Process) -> bool:
+    """Whether another engine has begun since a run told its end, and has not said a word yet."""
+    if not isinstance(progress.end, Failed | Paused) or not progress.time:
+        return False
+    return record.started > datetime.fromisoformat(progress.time).timestamp()

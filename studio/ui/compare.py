@@ -100,7 +100,7 @@ def build(studio: Studio, shell: Shell, matches: Callable[[Run, str, str], bool]
         return {
             panel: gr.update(visible=True),
             title: html('<div data-run="{{ now }}">', now=now)
-            + head(f"{len(sides)} runs side by side", ", ".join(words.run_title(id) for id in found.runs))
+            + head(f"{len(sides)} runs side by side", " · ".join(words.run_title(id) for id in found.runs))
             + "</div>",
             other: gr.update(visible=True),
             act: gr.update(visible=False),

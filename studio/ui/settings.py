@@ -36,14 +36,19 @@ CHOOSE = """async on => {
 NOTICES = f"""h => {{
   if (!({HERE})) return;
   const bar = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar');
-  const told = JSON.parse(localStorage.studioTold || '[]');
-  const fresh = JSON.parse(bar.dataset.notices).filter(each => !told.includes(each.id));
-  if (!fresh.length) return;
-  localStorage.studioTold = JSON.stringify([...told, ...fresh.map(each => each.id)].slice(-200));
-  for (const each of fresh) {{
-    const shown = new Notification('PEFT Studio', {{body: each.words, tag: each.id, requireInteraction: each.urgent}});
-    shown.onclick = () => {{ window.focus(); location.search = '?view=runs&run=' + encodeURIComponent(each.run); }};
-  }}
+  const all = JSON.parse(bar.dataset.notices), locks = navigator.locks;
+  const tell = () => {{
+    const told = JSON.parse(localStorage.studioTold || '[]');
+    const fresh = all.filter(each => !told.includes(each.id));
+    if (!fresh.length) return;
+    localStorage.studioTold = JSON.stringify([...told, ...fresh.map(each => each.id)].slice(-200));
+    for (const each of fresh) {{
+      const how = {{body: each.words, tag: each.id, requireInteraction: each.urgent}};
+      const shown = new Notification('PEFT Studio', how);
+      shown.onclick = () => {{ window.focus(); location.search = '?view=runs&run=' + encodeURIComponent(each.run); }};
+    }}
+  }};
+  if (all.length) locks ? locks.request('studio-notices', tell) : tell();
 }}"""
 TRY = f"""() => {{
   if (!({HERE})) return '';

@@ -358,6 +358,7 @@ def test_a_serving_studio_is_woken_and_a_killed_one_is_followed_by_the_next(make
 
 
 def test_nothing_looks_while_nothing_waits(make: Make, prepared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "SPEAKS", 0.0)  # the engines here have spoken by then
     studio, looks = make(), []
     look = studio.queue._look
     monkeypatch.setattr(studio.queue, "_look", lambda: looks.append(1) or look())
