@@ -221,8 +221,9 @@ def test_a_reloaded_page_opens_the_tab_it_was_on(served: tuple[Studio, str], bro
     page.close()
 
 
-def training(step: int) -> Run:
-    facts = {"name": "desk", "path": "", "model": "starter", "dataset": "tickets", "method": "lora", "steps": 100}
+def training(studio: Studio, step: int) -> Run:
+    path = str(studio.home.runs)  # the marks that were told are written there
+    facts = {"name": "desk", "path": path, "model": "starter", "dataset": "tickets", "method": "lora", "steps": 100}
     return Run(id="desk-7", status=Status.TRAINING, created="2026-11-21T10:00:00Z", step=step, **facts)
 
 
@@ -231,7 +232,7 @@ def test_title_and_icon_show_how_far_the_run_is(
     served: tuple[Studio, str], browser: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studio, address = served
-    runs = [training(42)]
+    runs = [training(studio, 42)]
     monkeypatch.setattr(studio.runs, "list", lambda *_: runs)
     page = browser.new_page(viewport=DESK)
     page.goto(address)
@@ -249,7 +250,7 @@ def test_a_hidden_page_looks_every_half_minute_and_at_once_when_it_is_shown_agai
 ) -> None:
     studio, address = served
     looked: list[float] = []
-    monkeypatch.setattr(studio.runs, "list", lambda *_: looked.append(1) or [training(len(looked))])
+    monkeypatch.setattr(studio.runs, "list", lambda *_: looked.append(1) or [training(studio, len(looked))])
     page = browser.new_page(viewport=DESK)
     page.clock.install()
     page.goto(address)
@@ -273,7 +274,7 @@ def test_a_hidden_page_looks_every_half_minute_and_at_once_when_it_is_shown_agai
 def test_the_bar_is_looked_at_half_as_often_when_nothing_is_new(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studio.runs, "list", lambda *_: [training(42)])
+    monkeypatch.setattr(studio.runs, "list", lambda *_: [training(studio, 42)])
     _, first, beat = app._pulse(studio, ("", 0.0))
     title, since = beat
     assert first.value == app.PULSE
