@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from studio.domain.events import Warned
 from studio.domain.safety import GuardConfig
 from studio.domain.words import percent
 from studio.engine.history import RECENT, WINDOW, History, median
@@ -243,6 +244,12 @@ class Guard:
         self.policy = policy
         self.backs = 0
         self.told: dict[str, tuple[Finding, int]] = {}  # by rule: what was told, and the step it was last true
+
+    def heard(self, warned: Warned) -> None:
+        """Take over what an earlier engine of the run has told, so that it is not told again at once."""
+        if warned.rule in RULES and warned.step is not None:
+            self.told[warned.rule] = (Finding(warned.rule, "", "", warned.edit, warned.step), warned.step)
+            self.backs += warned.did == "acted" and RULES[warned.rule][1] == "back"
 
     def look(self, history: History) -> list[Decision]:
         """Return what is new. At most one decision interrupts the training; it is the last of the list."""

@@ -107,6 +107,8 @@ class Trainer:
         for event in told:
             if event is not None:
                 self.history.follow(event)
+            if isinstance(event, events.Warned):
+                self.guard.heard(event)
         self.history.back(self.state.step)
 
     def _in_force(self) -> None:

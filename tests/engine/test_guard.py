@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from studio.domain.events import Warned
 from studio.domain.safety import GuardConfig
 from studio.engine import guard
 from studio.engine.guard import BACKS, FEWEST, RULES, Guard
@@ -99,6 +100,22 @@ def test_a_thing_is_told_once_and_the_policy_says_what_is_done():
     assert halved.look(full)
     full.batch_tokens = 1024
     assert halved.look(full) == [], "memory that others fill is not won by halving again"
+
+
+def test_a_resumed_run_is_not_told_the_same_again():
+    history, first, again = (
+        fed([2.0] * 6, [0.0] * 6),
+        Guard(GuardConfig(flat="pause")),
+        Guard(GuardConfig(flat="pause")),
+    )
+    (decision,) = first.look(history)
+    finding = decision.finding
+    again.heard(Warned(words=finding.words, rule="flat", did="paused", edit=finding.edit, step=6))
+    assert again.look(history) == []
+    for step in range(BACKS):
+        again.heard(Warned(words="", rule="invalid", did="acted", edit={"train.learning_rate": step}, step=step))
+    history.step(7, math.nan, 1.0, RATE)
+    assert [each.action for each in again.look(history)] == ["pause"]
 
 
 def test_it_goes_back_a_few_times_and_then_waits_for_the_user():
