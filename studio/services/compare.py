@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from studio.domain import words
 from studio.domain.config import TrainingConfig
 from studio.domain.document import from_document
 from studio.domain.errors import StudioError
-from studio.domain.events import AnyEvent, Evaluated, Started, Step
 from studio.domain.methods import METHODS
 from studio.domain.metrics import METRICS
 from studio.domain.records import Run, Status
+from studio.services.curve import Curve, Point
 from studio.services.runs import Runs
 
 FEWEST, MOST = 2, 5  # runs side by side
@@ -53,51 +53,35 @@ class Comparison(BaseModel):
     notes: list[str]
 
 
-@dataclass
-class Losses:
-    """The losses of one run. A step that came again after a resume counts as it was the last time."""
-
-    started: Started | None = None
-    tokens: dict[int, int] = field(default_factory=lambda: {0: 0})  # seen after a step
-    train: dict[int, float] = field(default_factory=dict)
-    checks: dict[int, float] = field(default_factory=dict)  # step 0 is the base model
-
-    def take(self, events: Iterable[AnyEvent]) -> None:
-        for event in events:
-            match event:
-                case Started():
-                    self.started = event
-                    if event.resumed_from is not None:
-                        for told in (self.tokens, self.train, self.checks):
-                            for step in [step for step in told if step > event.resumed_from]:
-                                del told[step]
-                case Step():
-                    self.tokens[event.step] = event.tokens
-                    self.train[event.step] = event.loss
-                case Evaluated():  # the final report repeats the kept step, on fewer rows
-                    self.checks.setdefault(event.step, event.loss)
-                case _:
-                    pass
-
-    @property
-    def trained(self) -> list[tuple[float, float]]:
-        """Training loss by tokens seen."""
-        return [(self.tokens[step], loss) for step, loss in sorted(self.train.items())]
-
-    @property
-    def held(self) -> list[tuple[float, float]]:
-        """Held-out loss by tokens seen, the base model's first."""
-        return [(self.tokens[step], loss) for step, loss in sorted(self.checks.items()) if step in self.tokens]
-
-
 @dataclass(frozen=True)
 class Side:
-    """All that a comparison needs of one run; `dataset` is the id of its data set."""
+    """All that a comparison needs of one run; `dataset` is the id of its data set.
+
+    Losses stand over the tokens learned from: those of every step alike, which is what shuffled examples come to.
+    """
 
     run: Run
     config: TrainingConfig
     dataset: str
-    losses: Losses
+    curve: Curve
+
+    @property
+    def trained(self) -> list[Point]:
+        """Training loss, thinned in a long run."""
+        return self._over_tokens(self.curve.losses.means)
+
+    @property
+    def held(self) -> list[Point]:
+        """Held-out loss, the base model's first."""
+        return self._over_tokens(sorted(self.curve.checks.items()))
+
+    @property
+    def device(self) -> str:
+        return self.curve.started.device if self.curve.started else ""
+
+    def _over_tokens(self, points: Iterable[Point]) -> list[Point]:
+        each = self.run.tokens / max(self.run.step, 1)
+        return [(step * each, loss) for step, loss in points]
 
 
 def load(runs: Runs, ids: Sequence[str]) -> list[Side]:
@@ -110,9 +94,11 @@ def load(runs: Runs, ids: Sequence[str]) -> list[Side]:
 
 def _side(runs: Runs, id: str) -> Side:
     run = runs.get(id)
-    losses = Losses()
-    losses.take(runs.events(id)[0])
-    return Side(run, *settings(run), losses)
+    curve = Curve()
+    curve.read(Path(run.path) / "events.jsonl")
+    while curve.behind:
+        curve.read(Path(run.path) / "events.jsonl")
+    return Side(run, *settings(run), curve)
 
 
 def settings(run: Run) -> tuple[TrainingConfig, str]:
@@ -130,7 +116,7 @@ def compare(sides: Sequence[Side]) -> Comparison:
     """Say what differs between the runs."""
     same_rows = len({side.dataset for side in sides}) == 1
     same_base = len({side.run.model for side in sides}) == 1
-    same_machine = len({side.losses.started.device for side in sides if side.losses.started}) < 2
+    same_machine = len({side.device for side in sides if side.device}) < 2
     notes = [
         said
         for said, alike in ((ROWS_DIFFER, same_rows), (BASES_DIFFER, same_base), (MACHINES_DIFFER, same_machine))
@@ -148,11 +134,10 @@ def _settings(sides: Sequence[Side]) -> Iterable[Row]:
     named = [side.run.dataset for side in sides]
     data = [side.dataset for side in sides]
     models = [side.run.model for side in sides]
-    devices = [side.losses.started.device if side.losses.started else None for side in sides]
     yield Row(name="Base model", values=models, words=[words.model_name(model) for model in models])
     # two data sets may have one name
     yield Row(name="Data", values=data, words=data if len(set(named)) < len(set(data)) else named)
-    yield Row(name="Ran on", values=devices, words=[device or "" for device in devices])
+    yield Row(name="Ran on", values=[side.device or None for side in sides], words=[side.device for side in sides])
     for key, title in _titles():
         group, name = key.split(".")
         values = [getattr(getattr(side.config, group), name) for side in sides]
@@ -190,7 +175,7 @@ def in_words(key: str, value: Any) -> str:
 
 def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterable[Row]:
     runs = [side.run for side in sides]
-    checks = [[loss for tokens, loss in side.losses.held if tokens] for side in sides]
+    checks = [[loss for tokens, loss in side.held if tokens] for side in sides]
     loss: Callable[[float], str] = "{:.3f}".format
     lower = min if same_rows and same_base else None
     states = [run.status for run in runs]
@@ -198,7 +183,7 @@ def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterabl
     yield _row("Held-out loss, lowest", [min(each, default=None) for each in checks], loss, lower)
     yield _row("Held-out loss, last", [each[-1] if each else None for each in checks], loss, lower)
     if (tokens := _shared(sides)) is not None:
-        there = [value_at(side.losses.held, tokens) for side in sides]
+        there = [value_at(side.held, tokens) for side in sides]
         yield _row(f"Held-out loss after {words.short(tokens)} tokens", there, loss, lower)
     for key in ("exact_match", "token_f1"):
         measured = [((run.result.get("eval") or {}).get("adapter") or {}).get(key) for run in runs]
@@ -234,7 +219,7 @@ def _row(
 
 def _shared(sides: Sequence[Side]) -> float | None:
     """Return the tokens up to which every run was tested, unless they all end there."""
-    ends = [side.losses.held[-1][0] if side.losses.held else 0 for side in sides]
+    ends = [side.held[-1][0] if side.held else 0 for side in sides]
     return min(ends) if min(ends) and max(ends) > min(ends) * (1 + ALIKE) else None
 
 

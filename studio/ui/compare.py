@@ -108,8 +108,8 @@ def build(studio: Studio, shell: Shell, matches: Callable[[Run, str, str], bool]
             said: "".join(note(text, word="Note") for text in found.notes),
             toggles: "",
             results: section("Results") + table(found.results, sides, names, "What came out", again=True),
-            charts: held_out([Trace(name, place, side.losses.held) for place, (name, side) in enumerate(lines)])
-            + training([Trace(name, place, side.losses.trained) for place, (name, side) in enumerate(lines)]),
+            charts: held_out([Trace(name, place, side.held) for place, (name, side) in enumerate(lines)])
+            + training([Trace(name, place, side.trained) for place, (name, side) in enumerate(lines)]),
             settings: section("Settings") + differences(found, sides, names),
             chosen: now,
         }

@@ -12,7 +12,8 @@ from studio.domain.document import to_yaml
 from studio.domain.errors import StudioError
 from studio.domain.events import AnyEvent, Evaluated, Started, Step
 from studio.domain.records import Run, Status
-from studio.services.compare import Comparison, Losses, Row, Side, compare, load, settings, value_at
+from studio.services.compare import Comparison, Row, Side, compare, load, settings, value_at
+from studio.services.curve import Curve
 
 FACTS: dict[str, Any] = {"rows": 9, "eval_rows": 4, "tokens_per_epoch": 900, "trainable_parameters": 3}
 
@@ -44,13 +45,16 @@ def side(
     exact: float | None = None,
     **facts: Any,
 ) -> Side:
-    losses = Losses()
-    losses.take([started(device), *events])
+    curve = Curve()
+    for event in [started(device), *events]:
+        curve._take(event)
+    steps = [event for event in events if isinstance(event, Step)]
+    seen: dict[str, Any] = {"step": steps[-1].step, "tokens": steps[-1].tokens} if steps else {}
     shown: dict[str, Any] = {"status": Status.FINISHED, "model": "starter", "dataset": "tickets", "method": "lora"}
     result = {"eval": {"adapter": {"exact_match": exact}}} if exact is not None else {}
-    run = Run(id=id, name="desk", path="", created="", **({"result": result} | shown | facts))
+    run = Run(id=id, name="desk", path="", created="", **({"result": result} | shown | seen | facts))
     config = TrainingConfig.model_validate({"model": {"id": run.model}, "data": {"path": "x"}} | (document or {}))
-    return Side(run, config, dataset, losses)
+    return Side(run, config, dataset, curve)
 
 
 def row(found: Comparison, name: str) -> Row:
@@ -126,19 +130,6 @@ def test_a_run_that_ended_early_is_not_the_fastest() -> None:
     found = compare([side("a-1", seconds=9, step=3, status=Status.STOPPED), side("a-2", seconds=60, step=9)])
     assert row(found, "Training time").best == []
     assert row(found, "State").words == ["Stopped", "Finished"]
-
-
-def test_what_was_told_before_a_resume_is_void() -> None:
-    losses = Losses()
-    losses.take([started(), *checks(3, 2.5, 2.0, 9.0), started(resumed_from=2), step(3, 1.5, 300)])
-    assert losses.trained == [(100, 2.5), (200, 2.0), (300, 1.5)]
-    assert losses.held == [(0, 3), (100, 2.5), (200, 2.0)]
-
-
-def test_the_final_report_does_not_move_the_kept_step() -> None:
-    losses = Losses()
-    losses.take([*checks(3, 2), Evaluated(step=1, loss=2.4, final={})])
-    assert losses.held[-1] == (100, 2)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9), st.floats(0, 1))
