@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from studio.domain.errors import StudioError
 
-FOLDER, MANIFEST = "checkpoints", "manifest.json"
+FOLDER, MANIFEST, UNSEALED = "checkpoints", "manifest.json", "manifest.tmp"
 MARGIN = 1.1  # of the size expected that must be free on the disk
 
 
@@ -116,9 +116,8 @@ class Keeper:
             place = self.folder / f"step-{step}"
             if not damage(place):
                 with suppress(OSError):  # a full disk: the run is over all the same
-                    (place / MANIFEST).unlink()
-                    (place / "training.safetensors").unlink()
-                    seal(place)
+                    seal(place, without="training.safetensors")
+                    (place / "training.safetensors").unlink(missing_ok=True)
 
 
 def read(place: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
@@ -142,20 +141,23 @@ def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def seal(folder: Path) -> None:
-    """Bring a folder's files to the disk, then write their sizes and hashes beside them, last."""
+def seal(folder: Path, without: str = "") -> None:
+    """Bring a folder's files to the disk, then write their sizes and hashes beside them, last and in one step."""
     files = {}
     for file in sorted(folder.iterdir()):
+        if file.name in (MANIFEST, UNSEALED, without):
+            continue
         with open(file, "rb") as handle:
             files[file.name] = {
                 "bytes": os.fstat(handle.fileno()).st_size,
                 "sha256": hashlib.file_digest(handle, "sha256").hexdigest(),
             }
             os.fsync(handle.fileno())
-    with open(folder / MANIFEST, "w", encoding="utf-8") as handle:
+    with open(folder / UNSEALED, "w", encoding="utf-8") as handle:
         json.dump({"format": 1, "files": files}, handle, indent=1)
         handle.flush()
         os.fsync(handle.fileno())
+    (folder / UNSEALED).replace(folder / MANIFEST)
     _sync(folder)
 
 

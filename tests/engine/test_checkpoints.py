@@ -128,3 +128,20 @@ def test_a_disk_that_fills_up_while_writing_costs_only_the_new_one(tmp_path, mon
     assert not [step for step in keeper.steps() if damage(keeper.folder / f"step-{step}")]
     assert not damage(good)
     assert json.loads((good / "state.json").read_text())["state"] == state(1)
+
+
+def test_an_ended_run_keeps_weights_alone_whole_at_every_moment(tmp_path, monkeypatch):
+    keeper = Keeper(tmp_path, 2)
+    place = keeper.write(*small(), state(1))
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            keeper.lighten()
+    assert not damage(place)
+    keeper.lighten()
+    assert not damage(place)
+    assert not (place / "training.safetensors").exists()
