@@ -19,14 +19,16 @@ class Steps:
         self.rows, self.per_step, self.size, self.total, self.seed, self.pad = table, per_step, size, total, seed, pad
         self.lanes = lanes
         self.per_pass = math.ceil(len(table) / per_step)
+        self._order = (-1, np.zeros(0, np.int64))  # of the pass that was asked for last
 
     def __len__(self) -> int:
         return self.total
 
     def __getitem__(self, step: int) -> list[dict[str, Any]]:
         turn, index = divmod(step, self.per_pass)
-        order = np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
-        chosen = order[index * self.per_step : (index + 1) * self.per_step]
+        if self._order[0] != turn:
+            self._order = turn, np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
+        chosen = self._order[1][index * self.per_step : (index + 1) * self.per_step]
         mine = chosen[parallel.share(self.rows.lengths[chosen])]
         return batches(self.rows[mine], self.size, self.pad, self.lanes)
 

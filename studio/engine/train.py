@@ -188,15 +188,19 @@ def _questions(job: Job) -> list[dict[str, Any]]:
 
 
 def _resume(trainer: Trainer, reporter: Reporter) -> int | None:
-    """Go on from the newest checkpoint that is whole; return its step, or None when this is the beginning."""
+    """Go on from the newest checkpoint that is whole; return its step, 0 if none is, None at the beginning."""
+    damaged = []
 
     def skipped(step: int, wrong: str) -> None:
+        damaged.append(step)
         words = f"The checkpoint of step {step:,} is damaged ({wrong}) and was left out."
-        reporter.emit(events.Warned(words=words, hint="The one before it is taken."))
+        reporter.emit(events.Warned(words=words, hint="An earlier one is taken, or the run begins again."))
 
     found = trainer.keeper.newest(skipped)
     if found is None:
-        return None
+        if parallel.leads():
+            trainer.keeper.forget_after(-1)
+        return 0 if damaged else None
     reporter.phase("Going on where it was")
     trainer.load(found)
     with open(reporter.path, "rb") as file:

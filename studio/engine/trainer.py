@@ -95,7 +95,7 @@ class Trainer:
         self.state = State(**self.kept)
         if parallel.leads():
             self.keeper.forget_after(self.state.step)
-        self.steps.size = min(self.steps.size, self.state.size)
+        self.steps.size = self.state.size = min(self.steps.size, self.state.size)
         for group, rate in zip(self.optimizer.param_groups, planned, strict=True):
             if group.get("planned_lr", rate) != rate:  # the user chose another one
                 group["planned_lr"], self.state.slower = rate, 1.0
@@ -183,6 +183,8 @@ class Trainer:
         """Tell what the guard saw, and do what is to be done about it."""
         for decision in decisions:
             finding, action = decision.finding, decision.action
+            if self.state.step >= self.steps.total:
+                action = "tell"  # nothing is left to be done otherwise
             did: Literal["told", "paused", "acted"] = (
                 "told" if action == "tell" else "paused" if action == "pause" else "acted"
             )

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from studio.domain import events
 from studio.domain.errors import EngineError
 from studio.domain.methods import METHODS
-from studio.engine import checkpoints, memory, train, trainer
+from studio.engine import checkpoints, guard, memory, train, trainer
+from studio.engine.guard import Finding
 from studio.engine.report import Reporter, Wishes
 from tests.engine.test_train import engine, of, told, wait_for_steps
 
@@ -290,6 +291,41 @@ def test_a_loss_that_climbs_pauses_before_it_went_wrong(tiny, make_run, monkeypa
     assert isinstance(found[-1], events.Paused)
     assert 35 <= found[-1].step <= 45 < warned.step
     assert not (directory / "adapter").exists()
+
+
+def test_what_is_seen_after_the_last_step_is_only_told(tiny, make_run, monkeypatch):
+    def always(history):
+        return Finding("divergence", "It climbs.", "Look.", {}, 0) if history.last == 10 else None
+
+    monkeypatch.setitem(guard.RULES, "divergence", (always, "back"))
+    found = run(make_run(tiny, *TEN, "guard.divergence=act"))
+    assert [(event.rule, event.did) for event in of(events.Warned, found)] == [("divergence", "told")]
+    assert of(events.Finished, found)
+
+
+def test_after_going_back_it_does_not_take_more_at_once_again(tiny, make_run, monkeypatch):
+    directory = make_run(tiny, *CALM, "checkpoint.every_steps=2")
+    asked = iter(range(1, 1000))
+    monkeypatch.setattr(memory, "share_in_use", lambda device: 0.95 if next(asked) == 9 else 0.1)
+    no_numbers_at(monkeypatch, 10)  # the checkpoint it goes back to is from before the halving
+    run(directory)
+    folders = list((directory / "checkpoints").iterdir())
+    assert {json.loads((folder / "state.json").read_text())["state"]["size"] for folder in folders} == {1024}
+
+
+def test_without_a_whole_checkpoint_it_begins_again_and_says_so(tiny, make_run, monkeypatch):
+    expected = steps(run(make_run(tiny, *TEN)))
+    again = make_run(tiny, *TEN)
+    with monkeypatch.context() as patch:
+        pause_at(again, patch, 4)
+        run(again)
+    for folder in (again / "checkpoints").iterdir():
+        (folder / "state.json").write_text("{}")
+    (again / "control" / "pause").unlink()
+    found = run(again)
+    assert "is damaged" in of(events.Warned, found)[0].words
+    assert of(events.Started, found)[-1].resumed_from == 0
+    assert steps(found) == expected
 
 
 def test_full_memory_halves_once(tiny, make_run, monkeypatch):
