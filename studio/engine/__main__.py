@@ -6,12 +6,10 @@ import sys
 import traceback
 from pathlib import Path
 
-import yaml
-
-from studio.domain.document import from_document
+from studio.domain.config import TrainingConfig
 from studio.domain.errors import StudioError
 from studio.domain.events import Failed
-from studio.engine.report import MEETING, Reporter, identify
+from studio.engine.report import MEETING, Reporter, identify, settings
 
 
 def main() -> int:
@@ -32,10 +30,11 @@ def main() -> int:
             identify(directory)
         reporter.phase("Starting the engine")
         if job == "train":
-            _leave_out_bitsandbytes(directory)
+            config = settings(directory)
+            _leave_out_bitsandbytes(config)
             from studio.engine import parallel
 
-            if not several and (number := parallel.processes(directory)) > 1:
+            if not several and (number := parallel.processes(config.hardware)) > 1:
                 return parallel.launch(directory, number)
             from studio.engine import train
 
@@ -80,9 +79,8 @@ def main() -> int:
     return 0
 
 
-def _leave_out_bitsandbytes(directory: Path) -> None:
+def _leave_out_bitsandbytes(config: TrainingConfig) -> None:
     """Treat bitsandbytes as not installed in a run without it: PEFT imports it, and a fifth of a start goes to that."""
-    config = from_document(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
     if config.quantization == "none" and config.train.optimizer == "adamw":
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 

@@ -24,9 +24,10 @@ import torch
 from torch import distributed as dist
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from studio.domain.config import HardwareConfig
 from studio.domain.errors import EngineError, StudioError
 from studio.domain.events import Failed
-from studio.engine.report import MEETING, Reporter, settings
+from studio.engine.report import MEETING, Reporter
 from studio.engine.rows import Row, padded_batch
 
 LAUNCHER = "PEFT_STUDIO_LAUNCHER"  # number of the process that started this one
@@ -35,9 +36,8 @@ WATCH = 0.5  # seconds between two looks at the processes
 IDLE = padded_batch([Row(np.zeros(1, np.int32), np.zeros(1, np.bool_))], 0)  # one token, nothing to learn
 
 
-def processes(directory: Path) -> int:
+def processes(hardware: HardwareConfig) -> int:
     """How many processes the run is to have."""
-    hardware = settings(directory).hardware
     if hardware.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whoever is started from here sees none either
     cards, wanted = torch.cuda.device_count(), hardware.processes

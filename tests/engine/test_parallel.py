@@ -17,7 +17,7 @@ from studio.domain import events
 from studio.domain.errors import EngineError
 from studio.engine import loss, memory, parallel, train
 from studio.engine.batches import Steps, real_tokens
-from studio.engine.report import Reporter
+from studio.engine.report import Reporter, settings
 from studio.engine.rows import Row, Table
 from tests.engine.conftest import EXAMPLES, make_model, talk
 from tests.engine.test_fused import adapted
@@ -212,6 +212,6 @@ def test_an_idle_batch_adds_nothing_but_takes_part(kind):
 
 def test_more_processes_than_cards_are_refused(tiny, make_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert parallel.processes(make_run(tiny)) == 2
+    assert parallel.processes(settings(make_run(tiny)).hardware) == 2
     with pytest.raises(EngineError, match="3 processes need 3 CUDA cards; there are 2"):
-        parallel.processes(make_run(tiny, "hardware.processes=3"))
+        parallel.processes(settings(make_run(tiny, "hardware.processes=3")).hardware)
