@@ -79,8 +79,7 @@ class Notify:
                 raise StudioError(
                     f"{field['loc'][0]} cannot be {field['input']!r}.", field["msg"].removeprefix("Value error, ")
                 ) from error
-            write_atomic(self.file, changed.model_dump_json(indent=1))
-            self.file.chmod(0o600)  # the address of a webhook is often a key
+            write_atomic(self.file, changed.model_dump_json(indent=1), mode=0o600)  # a webhook's address is often a key
             self._note_failure("webhook", "")
         return changed
 
@@ -109,12 +108,10 @@ class Notify:
         return LOOK if any(run.status.working for run in runs) else waits
 
     def _look_at(self, run: Run) -> None:
-        if run.status is Status.QUEUED:
-            return
         key, file, notice = (run.id, run.created), Path(run.path) / TOLD, notice_of(run)
         if key not in self._known:
             self._known[key] = set(_marks(file))
-            if run.status.working:
+            if run.status.active:  # also one that waits: it may fail before the next look
                 with suppress(FileExistsError), open(file, "x", encoding="utf-8") as new:
                     new.write("[]")  # from now on its end is told, whoever sees it first
             elif notice and not _missed(run, file):
@@ -274,7 +271,6 @@ def desktop(notice: Notice) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{Path(command[0]).name} did not work: {type(error).__name__}."
-    said = done.stderr.strip().splitlines()
     if done.returncode == 0:
         return ""
     said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -77,12 +77,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: str | Path, text: str) -> None:
-    """Write a small file so that it is either the old one or the new one, whatever happens."""
+def write_atomic(path: str | Path, text: str, mode: int = 0o666) -> None:
+    """Write a small file so that it is either the old one or the new one, whatever happens.
+
+    `mode` is who may read and write it, less what the system's mask forbids, from its first byte on.
+    """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

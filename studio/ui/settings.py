@@ -101,7 +101,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     block(section("Quiet hours", "What happens meanwhile is told when they are over, of each run the last."))
     with gr.Row(elem_classes="quiet"):
         start = gr.Dropdown(HOURS, label="From", interactive=True, scale=0, min_width=140)
-        end = gr.Dropdown(HOURS, label="To", interactive=True, scale=0, min_width=140)
+        end = gr.Dropdown(HOURS[1:], label="To", interactive=True, scale=0, min_width=140)
     with gr.Row(elem_classes="actions"):
         test = gr.Button("Send a test", size="md", scale=0, min_width=120)
     result = block()
@@ -116,7 +116,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             desktop: now.desktop,
             hook: now.webhook,
             start: now.quiet_from,
-            end: now.quiet_to,
+            end: now.quiet_to or None,
             said: "",
             result: "",
             result_here: "",
@@ -146,7 +146,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     gr.on([hook.submit, hook.blur], lambda address: change(webhook=address), hook, said, **QUIET)
     gr.on(
         [start.input, end.input],
-        lambda a, b: change(quiet_from=a, quiet_to=b),
+        lambda a, b: change(quiet_from=a, quiet_to=b or ""),
         [start, end],
         said,
         trigger_mode="always_last",

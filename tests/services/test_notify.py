@@ -200,6 +200,16 @@ def test_a_failure_is_urgent_and_holds_nothing_of_the_data(home: Home, desktop: 
     assert "secret" not in "".join(heard)
 
 
+@pytest.mark.parametrize(("status", "event"), [(Status.FAILED, "failed"), (Status.FINISHED, "finished")])
+def test_what_ends_right_after_it_left_the_queue_is_told(home: Home, status: Status, event: str) -> None:
+    paper = Paper(run(home.root, status=Status.QUEUED))
+    told = teller(home, paper)
+    told.look()
+    paper.runs = [run(home.root, status=status)]
+    told.look()
+    assert [each.event for each in told.recent()] == [event]
+
+
 def test_only_a_pause_nobody_asked_for_is_told(home: Home) -> None:
     asked = run(home.root, status=Status.PAUSED, step=5)
     assert notice_of(asked) is None

@@ -108,3 +108,13 @@ def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
     write_atomic(target, "new")
     assert [path.name for path in Path(tmp_path).iterdir() if not path.name.startswith(".")] == ["file.json"]
     assert target.read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other rights")
+def test_a_private_file_is_private_from_its_first_byte(tmp_path, monkeypatch):
+    modes = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (modes.append(os.fstat(handle).st_mode & 0o777), fsync(handle)))
+    write_atomic(tmp_path / "key", "secret", mode=0o600)
+    assert modes == [0o600]
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
