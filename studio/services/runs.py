@@ -6,7 +6,7 @@ import logging
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -86,10 +86,6 @@ class Runs:
                 log.warning("%s is left out of the list: %s", path, error)
         chosen = [run for run in found if status in (None, run.status)]
         return sorted(chosen, key=lambda run: (run.created, run.id), reverse=True)
-
-    def events(self, run_id: str, offset: int = 0) -> tuple[builtins.list[AnyEvent], int]:
-        """Return the events from a byte offset on, and the offset to go on from."""
-        return jobs.read_events(self._path(run_id) / "events.jsonl", offset)
 
     def follow(self, run_id: str) -> Iterator[AnyEvent]:
         """Yield the events from the first one on, as they come, until the engine ends."""
@@ -240,12 +236,15 @@ class Runs:
         return self._read(path)
 
     def _stop(self, path: Path, force: bool = False) -> Run:
+        if not force and self._read(path).status is Status.PAUSED:
+            with self.alone():  # two who stop it start one engine
+                if self._read(path).status is Status.PAUSED:
+                    self._wish(path, "stop")
+                    (path / "control" / "pause").unlink(missing_ok=True)
+                    self._spawn(path)  # to make an adapter of the checkpoint
+            return self._read(path)
         run = self._read(path)
-        if run.status is Status.PAUSED and not force:
-            self._wish(path, "stop")
-            (path / "control" / "pause").unlink(missing_ok=True)
-            self._spawn(path)  # to make an adapter of the checkpoint
-        elif run.status.active or run.status is Status.PAUSED:
+        if run.status.active or run.status is Status.PAUSED:
             self._wish(path, "stop")
             record = jobs.recorded(path)
             if force and record and jobs.alive(record):
@@ -314,6 +313,12 @@ class Runs:
             run.adapter = known.adapter.ref if Path(known.adapter.path).is_dir() else None
         elif not isinstance(known.adapter, NotFound):  # then the user removed the version
             run.error, run.hint = known.adapter.message, known.adapter.hint
+
+
+def resumable(run: Run, edit: Iterable[str] = ()) -> bool:
+    """Whether a run can go on from where it was, with these settings changed."""
+    can = run.status is Status.PAUSED or (run.status in RESUMABLE and run.checkpoint is not None)
+    return can and all(key.startswith(EDITABLE) for key in edit)
 
 
 def _resumed(progress: Progress, record: jobs.Process) -> bool:

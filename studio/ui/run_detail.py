@@ -13,6 +13,7 @@ import gradio as gr
 from studio.domain import words
 from studio.domain.errors import NotFound, StudioError
 from studio.domain.records import Run, Status
+from studio.services.runs import resumable
 from studio.studio import Studio
 from studio.ui import run_page
 from studio.ui.chart import READOUT
@@ -140,8 +141,8 @@ def build(studio: Studio, shell: Shell) -> Detail:
             ),
             stop: gr.update(visible=ends, value="Stop…", interactive=True),
             stopping.panel: gr.skip() if ends else gr.update(visible=False),
-            resume: gr.update(visible=run_page.resumable(run), value=run_page.resume_words(run), interactive=True),
-            chat: gr.update(visible=run.adapter is not None and not run_page.resumable(run)),
+            resume: gr.update(visible=resumable(run), value=run_page.resume_words(run), interactive=True),
+            chat: gr.update(visible=run.adapter is not None and not resumable(run)),
             notes: run_page.notes(run, curve),
             result: run_page.result(run),
             answers: run_page.answers(run),
@@ -232,7 +233,7 @@ def build(studio: Studio, shell: Shell) -> Detail:
             """Go on with what a note advises, or open a new run with it."""
             run = studio.runs.get(run_id)
             edit = watch(run).warnings[int(picked.index)].edit
-            if run_page.resumable(run, edit):
+            if resumable(run, edit):
                 return do_resume(run_id, edit)
             return dict(zip(shell.to("train"), again(run_id, edit), strict=True))
 

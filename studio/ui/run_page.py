@@ -11,7 +11,7 @@ from studio.domain.methods import METHODS
 from studio.domain.records import Run, Status
 from studio.domain.safety import GuardConfig
 from studio.services.curve import Curve, Point
-from studio.services.runs import EDITABLE, RESUMABLE
+from studio.services.runs import resumable
 from studio.services.usage import Usage
 from studio.ui import knobs, report
 from studio.ui.chart import norm
@@ -72,12 +72,6 @@ def _where(run: Run) -> str:
             return run.phase or ("measuring the base model" if run.steps else "the engine comes up")
         case _:
             return f"at {step}, after {after}" if run.step else f"before the first step, after {after}"
-
-
-def resumable(run: Run, edit: Iterable[str] = ()) -> bool:
-    """Whether the run can go on from where it was, with these keys changed."""
-    can = run.status is Status.PAUSED or (run.status in RESUMABLE and run.checkpoint is not None)
-    return can and all(key.startswith(EDITABLE) for key in edit)
 
 
 def resume_words(run: Run) -> str:

@@ -306,7 +306,10 @@ def test_several_starters_start_each_run_once_in_the_right_order(
     assert (started, crowded) == (expected, [])
     until(lambda: not any(run.status.active for run in studio.runs.list()))
     for run in names:
-        assert [event.type for event in studio.runs.events(run)[0]] == ["phase", "finished"]
+        assert [event.type for event in jobs.read_events(Path(studio.runs.get(run).path, "events.jsonl"))[0]] == [
+            "phase",
+            "finished",
+        ]
 
 
 STUDIO = """

@@ -211,9 +211,9 @@ def test_a_reader_at_any_time_sees_every_event_once(runs, config):
     runs.start(run.id)
     followed = [event.type for event in runs.follow(run.id)]
     assert followed == ["started", "step", "step", "step", "phase", "finished"]
-    read, offset = runs.events(run.id)
+    read, offset = jobs.read_events(Path(run.path, "events.jsonl"))
     assert [event.type for event in read] == followed
-    assert runs.events(run.id, offset) == ([], offset)
+    assert jobs.read_events(Path(run.path, "events.jsonl"), offset) == ([], offset)
 
 
 def test_a_failed_run_says_what_and_what_next(runs, config):
@@ -526,3 +526,18 @@ def test_an_earlier_step_becomes_a_version(runs, make, config):
     with pytest.raises(StudioError, match="no checkpoint of step 3") as told:
         runs.keep(run.id, 3)
     assert "1, 2" in told.value.hint
+
+
+def test_a_paused_run_that_is_stopped_twice_has_one_engine(runs, make, config, monkeypatch):
+    run = paused(runs, config)
+    Path(run.path, "plan.json").write_text(json.dumps([again(), {"wait": "more"}, {"adapter": ""}, finished(2, True)]))
+    engines, spawn = [], jobs.spawn_recorded
+    monkeypatch.setattr(jobs, "spawn_recorded", lambda *args: (engines.append(args[1]), spawn(*args)))
+    threads = [threading.Thread(target=make().stop, args=(run.id,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    Path(run.path, "more").touch()
+    assert over(runs, run.id).status is Status.STOPPED
+    assert len(engines) == 1

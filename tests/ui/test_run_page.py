@@ -9,6 +9,7 @@ import pytest
 from studio.domain.events import Evaluated, Paused, Step, Warned, dump
 from studio.domain.records import Run, Status
 from studio.services.curve import Curve
+from studio.services.runs import resumable
 from studio.services.usage import Usage
 from studio.ui import run_page
 
@@ -120,7 +121,7 @@ def test_a_paused_run_tells_what_it_took_what_is_left_and_what_it_held() -> None
 )
 def test_what_can_go_on_says_from_where(facts: dict[str, Any], words: str) -> None:
     this = run(**facts)
-    assert (run_page.resume_words(this) if run_page.resumable(this) else "") == words
+    assert (run_page.resume_words(this) if resumable(this) else "") == words
 
 
 LOWER = {"train.learning_rate": 5e-5}
