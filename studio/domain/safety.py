@@ -21,20 +21,15 @@ class CheckpointConfig(Group):
 
 
 Policy = Literal["act", "pause", "tell"]
+BACK = "Act: back to the last good checkpoint, a lower rate."
 
 
 class GuardConfig(Group):
     """What is done when training goes wrong: act mends it and goes on, pause waits for you, tell only says so."""
 
-    invalid: Annotated[
-        Policy, Field(title="Loss is no number", description="Act: back to the last good checkpoint, a lower rate.")
-    ] = "act"
-    divergence: Annotated[
-        Policy, Field(title="Loss climbs", description="Act: back to the last good checkpoint, a lower rate.")
-    ] = "pause"
-    explosion: Annotated[
-        Policy, Field(title="Gradients explode", description="Act: back to the last good checkpoint, a lower rate.")
-    ] = "act"
+    invalid: Annotated[Policy, Field(title="Loss is no number", description=BACK)] = "act"
+    divergence: Annotated[Policy, Field(title="Loss climbs", description=BACK)] = "pause"
+    explosion: Annotated[Policy, Field(title="Gradients explode", description=BACK)] = "act"
     flat: Annotated[
         Policy, Field(title="Nothing is learned", description="The loss stays where it was. Act pauses here too.")
     ] = "tell"
