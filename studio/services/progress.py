@@ -33,7 +33,7 @@ class Progress:
         self.step: Step | None = None
         self.end: Finished | Failed | Paused | None = None
         self.phase = ""
-        self.evaluating = False
+        self.training = False  # this engine has said `started`, and has not ended
         self.saved = False
         self.eval_loss: float | None = None
         self.base_loss: float | None = None
@@ -57,17 +57,19 @@ class Progress:
                     self._take(event)
 
     def _take(self, event: AnyEvent) -> None:
+        if event.elapsed < self._clock:  # another engine, with a clock of its own
+            self._before += self._clock
+            self.training = False
         match event:
             case Phase():
                 self.phase = words(event)
-                self.evaluating = self.step is not None and self.end is None
                 self.end = None  # whoever speaks again after an end was resumed
             case Started():
                 self._start(event)
             case Step():
                 if self._step_end is not None:
                     self._seconds_a_step.append(event.elapsed - self._step_end)
-                self.step, self.phase, self.evaluating, self._step_end = event, "", False, event.elapsed
+                self.step, self.phase, self._step_end = event, "", event.elapsed
             case Evaluated():
                 if event.step == 0:
                     self.base_loss = event.loss
@@ -76,20 +78,23 @@ class Progress:
             case Saved():
                 self.saved = self.saved or event.path == "adapter"
             case Finished() | Failed() | Paused():
-                self.end, self.phase = event, ""
+                self.end, self.phase, self.training = event, "", False
             case _:
                 pass
-        if event.elapsed < self._clock:  # another engine, with a clock of its own
-            self._before += self._clock
         self.time, self._clock = event.time, event.elapsed
         self.elapsed = self._before + event.elapsed
 
     def _start(self, event: Started) -> None:
         self.started, self.phase, self._step_end = event, "", None
-        self.evaluating, self.end = False, None
+        self.training, self.end = True, None
         again = event.resumed_from
         if again is not None and self.step and self.step.step > again:
             self.step = self.step.model_copy(update={"step": again}) if again else None
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether it is past its last step: a phase has come after it."""
+        return self.training and self.step is not None and bool(self.phase)
 
     @property
     def seconds_left(self) -> tuple[float, float] | None:

@@ -289,7 +289,7 @@ class Runs:
             return Status.STOPPED if stop else Status.QUEUED
         if going:
             return (
-                Status.EVALUATING if progress.evaluating else Status.TRAINING if progress.started else Status.STARTING
+                Status.EVALUATING if progress.evaluating else Status.TRAINING if progress.training else Status.STARTING
             )
         if not known.cause:
             known.cause = (

@@ -97,9 +97,19 @@ def test_an_engine_that_goes_on_after_another_does_not_spoil_the_time_left():
     assert low == high == 11
 
 
+@pytest.mark.parametrize("end", [events.Paused(step=3, elapsed=4), None])
+def test_an_engine_that_comes_up_again_is_not_evaluating(end):
+    before = [started(), *[step(n, n) for n in range(1, 4)], *([end] if end else [])]
+    progress = folded(*before, Phase(words="Starting the engine", elapsed=0.1))
+    assert (progress.training, progress.evaluating, progress.end) == (False, False, None)
+    progress = folded(*before, Phase(words="Starting the engine", elapsed=0.1), started())
+    assert (progress.training, progress.evaluating) == (True, False)
+    assert folded(*before[:4], Phase(words="Saving the adapter", elapsed=5)).evaluating
+
+
 def test_no_time_is_left_while_evaluating_or_at_the_end():
     base = [started(), *[step(n, n) for n in range(1, 8)]]
-    assert folded(*base, Phase(words="Comparing")).seconds_left is None
+    assert folded(*base, Phase(words="Comparing", elapsed=8)).seconds_left is None
     assert folded(*base, events.Finished(step=7)).seconds_left is None
 
 
