@@ -95,10 +95,15 @@ class Queue:
 
     def list(self) -> Sequence[Run]:
         """Return the runs that wait, the next one first. `phase` says what each waits for."""
-        return self._look()[0]
+        return self.look()[1]
 
-    def _look(self) -> "tuple[Sequence[Run], Room]":
-        known = {run.id: run for run in self.runs.list()}
+    def look(self) -> tuple[Sequence[Run], Sequence[Run]]:
+        """Return all runs, the newest first, and those of them that wait, as `list` does."""
+        runs = self.runs.list()
+        return runs, self._look(runs)[0]
+
+    def _look(self, runs: Sequence[Run] | None = None) -> "tuple[Sequence[Run], Room]":
+        known = {run.id: run for run in (self.runs.list() if runs is None else runs)}
         waiting = sorted((run for run in known.values() if run.status is Status.QUEUED and run.since), key=turn)
         room = Room(self.machine, [run for run in known.values() if run.status.working])
         heads: dict[bool, Run] = {}  # the first that may start once there is room: on a card, on the processor

@@ -1,7 +1,7 @@
 """Home: on the first visit what to do next, later what is going on."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
@@ -51,13 +51,13 @@ def build(studio: Studio, shell: Shell) -> Tab:
     machine = block()
     timer = gr.Timer(PULSE, active=False)
 
-    def live(runs: list[Run] | None = None) -> list[Any]:
-        runs = studio.runs.list() if runs is None else runs
+    def live(runs: Sequence[Run] | None = None) -> list[Any]:
+        runs = studio.queue.look()[0] if runs is None else runs
         active = any(run.status.active for run in runs)
         return [going_on(runs), this_machine(studio.machine), gr.Timer(active=active)]
 
     def refresh(_: str = "") -> list[Any]:
-        runs = studio.runs.list()
+        runs = studio.queue.look()[0]
         beginning = not runs and not studio.datasets.list()
         used = in_use_now([adapter for adapter in studio.adapters.list() if adapter.active])
         return [gr.update(visible=beginning), gr.update(visible=not beginning), "", used, *live(runs)]
@@ -94,7 +94,7 @@ def _open_adapter(picked: gr.SelectData) -> tuple[gr.Tabs, str]:
     return go("adapters", str(picked.index))
 
 
-def going_on(runs: list[Run]) -> str:
+def going_on(runs: Sequence[Run]) -> str:
     """Return the active runs, those at work before those that wait in their order, and the last few that ended."""
     now = sorted((run for run in runs if run.status.active), key=lambda run: (not run.status.working, turn(run)))
     active = [run_item(run) for run in now]

@@ -73,8 +73,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     comparing = compare.build(studio, shell, matches)
 
     def draw_list(segment_now: str, needle_now: str, page_now: int) -> Update:
-        runs = studio.runs.list()
-        waiting = studio.queue.list() if any(run.since for run in runs) else []
+        runs, waiting = studio.queue.look()
         places = {run.id: place for place, run in enumerate(waiting)}
         chosen = [run for run in in_order(runs, waiting) if matches(run, segment_now, needle_now)]
         page_now = min(page_now, max(0, len(chosen) - 1) // PAGE)
@@ -207,7 +206,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     return Tab(draw, drawn, [timer], filtered)
 
 
-def segments(runs: list[Run]) -> list[tuple[str, str]]:
+def segments(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """Return the filters that have runs, with their counts."""
     counts = {name: sum(run.status in statuses for run in runs) for name, statuses in SEGMENTS.items()}
     shown = [(f"{name.capitalize()} {number}", name) for name, number in counts.items() if number]
@@ -238,6 +237,6 @@ def listed_item(run: Run, places: dict[str, int]) -> dict[str, Any]:
     return run_item(run) | {"actions": [(f"{verb}:{run.id}", name) for verb, name in actions]}
 
 
-def fingerprint(runs: list[Run]) -> tuple[Any, ...]:
+def fingerprint(runs: Sequence[Run]) -> tuple[Any, ...]:
     """Return what tells one look at the list from the next."""
     return tuple((run.id, run.status, run.step, run.phase, run.priority, run.since) for run in runs)

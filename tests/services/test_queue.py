@@ -364,7 +364,7 @@ def test_nothing_looks_while_nothing_waits(make: Make, prepared: Any, monkeypatc
     monkeypatch.setattr(queue, "SPEAKS", 0.0)  # the engines here have spoken by then
     studio, looks = make(), []
     look = studio.queue._look
-    monkeypatch.setattr(studio.queue, "_look", lambda: looks.append(1) or look())
+    monkeypatch.setattr(studio.queue, "_look", lambda *given: looks.append(1) or look(*given))
     studio.lock.tell("", studio.queue.keep())
     until(lambda: looks)
     time.sleep(6 * queue.LOOK)
