@@ -178,6 +178,8 @@ def stop_run(
     found = studio.runs.stop(run, force=force)
     if json:
         emit(found)
+    elif before.status == "paused" and not force:
+        say(f"{run_title(run)} makes an adapter of where it was and ends.")
     elif not before.status.active:
         say(f"{run_title(run)} is over already: {before.status}.")
     elif before.status == "queued" and not found.status.active:

@@ -25,6 +25,7 @@ from studio.storage.paths import write_atomic
 ENGINE = (sys.executable, "-m", "studio.engine")
 TOKEN = "PEFT_STUDIO_TOKEN"  # the run's token in the engine's environment; the engine copies it to process.json
 POLL = 0.25  # seconds between two looks at a file that grows
+FATAL = re.compile(r"^[\w.]*(Error|Exception|Interrupt)\b|[Ff]atal|[Ss]egmentation fault|[Aa]bort|[Kk]illed")
 SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -216,9 +217,15 @@ def died(code: int | None, log: Path) -> str:
         return "The engine was ended by the system, most often for lack of memory."
     if code == errno.ENOSPC:
         return "The disk is full."
-    last = next((line.strip() for line in reversed(tail(log, 40).splitlines()) if line.strip()), "")
-    how = f"The engine ended with code {code}" if code is not None else "The engine is gone"
-    return f"{how}. Its last words: {last[:300]}" if last else f"{how}, without a word in its log."
+    lines = [line.strip() for line in tail(log, 40).splitlines() if line.strip()]
+    if code is None:  # it was started by another process; what a library prints on the way is no reason
+        last = next((line for line in reversed(lines) if FATAL.search(line)), "")
+        how = "The engine is gone"
+        unknown = f"{how} and did not say why: the system ends one for lack of memory most often."
+    else:
+        last, how = lines[-1] if lines else "", f"The engine ended with code {code}"
+        unknown = f"{how}, without a word in its log."
+    return f"{how}. Its last words: {last[:300]}" if last else unknown
 
 
 def follow(events: Path, running: Callable[[], bool]) -> Iterator[AnyEvent]:

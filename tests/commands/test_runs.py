@@ -163,3 +163,12 @@ def test_versions_are_listed_chosen_and_removed(call: Call, rows: Path, trained:
     )
     assert versions() == {}
     assert (home.runs / trained["run"]).is_dir()
+
+
+def test_a_paused_run_that_is_stopped_says_that_it_makes_its_adapter(call: Call, rows: Path, home: Home) -> None:
+    call("train", "--model", "starter", "--dataset", rows, plan=[*played.PAUSING[:2], played.PAUSING[3]])
+    (home.runs / "support-desk-1" / "plan.json").write_text(
+        json.dumps([played.STARTED, played.SAVED, played.finished(True)])
+    )
+    assert "makes an adapter of where it was" in call("runs", "stop", "support-desk-1").stdout
+    assert json.loads(call("runs", "tail", "support-desk-1", "--json").stdout)["adapter"] == "support-desk@v1"

@@ -176,3 +176,22 @@ def test_a_log_is_shown_as_plain_text(tmp_path):
     file.write_bytes(b"first\n\x1b[31mred\x1b[0m\n 10%\r 50%\r100%\r\nbell\x07 \xff\nlast\n")
     assert jobs.tail(file).splitlines() == ["first", "red", "100%", "bell �", "last"]
     assert jobs.tail(file, 2).splitlines() == ["bell �", "last"]
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "words"),
+    [
+        ("Loading\nValueError: no such thing\n", None, "Its last words: ValueError: no such thing"),
+        (
+            "x.py:3: FutureWarning: old\n  warnings.warn(\n",
+            None,
+            "why: the system ends one for lack of memory",
+        ),
+        ("", None, "did not say why"),
+        ("out of luck\n", 3, "ended with code 3. Its last words: out of luck"),
+        ("torch.OutOfMemoryError: CUDA out of memory\n", None, "OutOfMemoryError"),
+    ],
+)
+def test_a_library_s_warning_is_no_reason_why_an_engine_is_gone(tmp_path, log, code, words):
+    (tmp_path / "worker.log").write_text(log)
+    assert words in jobs.died(code, tmp_path / "worker.log")
