@@ -315,6 +315,8 @@ def _last_values(frame: Frame, lines: list[Line], words: Callable[[float], str])
         down = (14 - abs(gap)) / 2 * (1 if gap > 0 else -1)
         shift = [down, -down]
     for line, (x, y), by in zip(lines, ends, shift, strict=True):
+        if len(line.points) == 1 < max(len(each.points) for each in lines):
+            continue  # where the other line begins there is no room for it; the zones say it too
         style = f' style="fill:{line.colour};font-weight:600"'
         yield _text(x + 7, y + 4 + by, words(line.points[-1][1]), "start", style)
 

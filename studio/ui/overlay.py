@@ -113,7 +113,7 @@ def _grid(frame: Frame) -> Iterable[str]:
 
 
 def _names(frame: Frame, traces: Sequence[Trace]) -> Iterable[str]:
-    """Name each line at its end with its last value, no two names on one another."""
+    """Name each line beside the picture, at its last value, no two names on one another."""
     ends = sorted(((frame.down(each.points[-1][1]), each) for each in traces), key=lambda end: end[0])
     at, lines = -math.inf, []
     for y, _ in ends:
@@ -125,9 +125,9 @@ def _names(frame: Frame, traces: Sequence[Trace]) -> Iterable[str]:
         limit = lines[i] - APART
     for y, (_, each) in zip(lines, ends, strict=True):
         colour = STYLES[each.place][0]
-        x, value = each.points[-1]
+        value = each.points[-1][1]
         yield (
-            f'<text x="{min(frame.across(x), frame.edge) + 8:.1f}" y="{y + 4:.1f}" '
+            f'<text x="{frame.edge + 8:.1f}" y="{y + 4:.1f}" '
             f'class="name" style="fill:{colour}">{html.escape(_cut(each.name))} {value:.3f}</text>'
         )
 
