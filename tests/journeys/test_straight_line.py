@@ -1,12 +1,14 @@
 """The straight line in a real browser: a data file becomes an adapter that one chats with."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
+import psutil
 import pytest
 
-STEPS = 15
+STEPS = 20
 TOPICS = ["Delivery", "Refund", "Payment", "Fault", "Order"]
 
 
@@ -90,6 +92,16 @@ def test_a_data_file_becomes_an_adapter_one_chats_with(server, browser, tickets)
     address = page.url
     assert "run=tickets-1" in address
 
+    # paused: the engine and its memory are gone; resumed: it goes on from there
+    engine = json.loads((server.home / "runs" / "tickets-1" / "process.json").read_text())["pid"]
+    page.get_by_role("button", name="Pause").click()
+    shown(page, r"Paused at step [1-9]\d*\.", 60_000)
+    shown(page, "Memory is free: it held")
+    page.wait_for_timeout(1000)
+    assert not psutil.pid_exists(engine)
+    page.get_by_role("button", name="Resume").click()
+    shown(page, rf"step [1-9]\d* of {STEPS}, .* so far", 120_000)
+
     # closed and opened again mid-run: the same run goes on, from its files
     page.close()
     page = browser.open(address)
@@ -97,6 +109,8 @@ def test_a_data_file_becomes_an_adapter_one_chats_with(server, browser, tickets)
     page.locator("figure svg.desk[aria-label^=Loss]").wait_for(timeout=60_000)
     shown(page, "Finished", 900_000)
     shown(page, "Did it get better")
+    page.locator("figure svg.desk text", has_text="resumed").wait_for(state="attached")
+    shown(page, "Answers at each checkpoint")
     page.get_by_text(re.compile("Better|Not better|Mixed|Worse")).first.wait_for()
 
     # chat with it, then the base, then it again
