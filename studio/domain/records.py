@@ -106,6 +106,7 @@ class Adapter(BaseModel):
     base: str
     base_path: str
     run: str
+    step: int | None = None  # where it was kept from an earlier step of its run than the one the run kept
     method: str
     created: str
     bytes: int

@@ -21,11 +21,11 @@ class CheckpointConfig(Group):
 
 
 Policy = Literal["act", "pause", "tell"]
-BACK = "Act: back to the last good checkpoint, a lower rate."
+BACK = "Act: back to the last good checkpoint, a lower rate. Pause: it waits for you. Tell: it only says so."
 
 
 class GuardConfig(Group):
-    """What is done when training goes wrong: act mends it and goes on, pause waits for you, tell only says so."""
+    """What is done when training goes wrong."""
 
     invalid: Annotated[Policy, Field(title="Loss is no number", description=BACK)] = "act"
     divergence: Annotated[Policy, Field(title="Loss climbs", description=BACK)] = "pause"

@@ -1,4 +1,4 @@
-"""The rows of each step, in an order that follows from the seed, cut into batches."""
+"""What each step takes: rows in an order that follows from the seed, cut into batches, and its share of the rate."""
 
 import math
 from collections.abc import Sequence
@@ -57,3 +57,12 @@ def rows_in(batch: dict[str, Any]) -> int:
 
 def real_tokens(batch: dict[str, Any]) -> int:
     return sum(batch["lengths"]) if "lengths" in batch else int(batch["attention_mask"].sum())
+
+
+def schedule(kind: str, warmup: float, total: int, step: int) -> float:
+    """The share of the learning rate after `step` steps of `total`; the first step of a warm-up already learns."""
+    rising = round(warmup * total)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    left = 1 - (step - rising) / max(1, total - rising)
+    return {"cosine": 0.5 - 0.5 * math.cos(math.pi * left), "linear": left, "constant": 1.0}[kind]

@@ -24,7 +24,7 @@ def run(directory: Path, reporter: Reporter) -> None:
     model = lora.attach(base, job.config, directory / "start", int(request["steps"]))
     checkpoints.read(place, model)
     facts = json.loads((source / "adapter" / "studio.json").read_text(encoding="utf-8"))
-    facts |= {"steps": step, "metrics": {}}
+    facts |= {"steps": step, "metrics": {"verdict": f"Not measured: kept from step {step:,} of its run."}}
     name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
     written = lora.save(model, job.config, directory / "adapter", directory / "start", facts, name)
     reporter.emit(events.Saved(step=step, path="adapter", bytes=written))

@@ -13,7 +13,7 @@ from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import EngineError
 from studio.engine import checkpoints, loss, memory, models, parallel
-from studio.engine.batches import Steps, labels_in, real_tokens, rows_in
+from studio.engine.batches import Steps, labels_in, real_tokens, rows_in, schedule
 from studio.engine.guard import Decision, Guard
 from studio.engine.history import History
 from studio.engine.lanes import Lanes
@@ -26,15 +26,6 @@ LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer 
 def loss_of(model: Any, batch: dict[str, Any], device: torch.device, smoothing: float = 0.0) -> torch.Tensor:
     moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     return (loss.packed if "lengths" in moved else loss.padded)(model, moved, smoothing)
-
-
-def schedule(kind: str, warmup: float, total: int, step: int) -> float:
-    """The share of the learning rate after `step` steps of `total`; the first step of a warm-up already learns."""
-    rising = round(warmup * total)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    left = 1 - (step - rising) / max(1, total - rising)
-    return {"cosine": 0.5 - 0.5 * math.cos(math.pi * left), "linear": left, "constant": 1.0}[kind]
 
 
 @dataclass

@@ -85,8 +85,8 @@ class Adapters:
         parent.mkdir(exist_ok=True)
         with self.store.exclusive():
             number = self.store.next_version(name)
-            # `step_of`, not `run`: that one is the version the run made when it ended
-            origin = {"step_of": run.id, "run": f"{run.id}, step {step}"}
+            # without `run_created`: that names the version the run made when it ended
+            origin = {"run": run.id, "step": step}
             known = facts(source) | {"name": name, "version": number, "created": jobs.now(), **origin}
             _copy([*source.iterdir(), Path(run.path) / "config.yaml"], parent / f"v{number}", known)
         return self.get(f"{name}@v{number}")
@@ -206,6 +206,7 @@ def _record(folder: Path, name: str, version: int, active: bool = False, base: s
             base=made_on.get("id", base),
             base_path=made_on.get("path", ""),
             run=known.get("run", ""),
+            step=known.get("step"),
             method=known.get("method", ""),
             created=known.get("created", ""),
             bytes=sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file()),

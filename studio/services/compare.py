@@ -22,7 +22,7 @@ from studio.services.runs import Runs
 
 FEWEST, MOST = 2, 5  # runs side by side
 ALIKE = 0.01  # share by which two amounts of tokens may differ and still be the same
-ELSEWHERE = {"name", "model.id", "data.path"}  # in rows of their own, by what they stood for
+ELSEWHERE = {"name", "model.id", "data.path", "data.map", "data.format"}  # in rows of their own, by what they stood for
 ROWS_DIFFER = "They were tested on different rows, so losses and answers say little about which is better."
 BASES_DIFFER = "Their base models cut text into different tokens, so their losses cannot be compared; answers can."
 MACHINES_DIFFER = (

@@ -133,6 +133,8 @@ def card_head(adapter: Adapter) -> str:
     origin = [words.when(adapter.created)]
     if adapter.run:
         origin.append(words.run_title(adapter.run))
+    if adapter.step is not None:
+        origin.append(f"step {words.count(adapter.step)}")
     if adapter.method in METHODS:
         origin.append(METHODS[adapter.method].title)
     return html(

@@ -65,7 +65,7 @@ def _figure(title: str, traces: Sequence[Trace], rest: str, dots: bool = False) 
     pad = (high - low) * 0.12 or abs(high) * 0.1 or 1.0
     limits = max(0.0, low - pad) if low >= 0 else low - pad, high + pad
     most = max(max(x for x, _ in each.points) for each in drawn) or 1.0
-    frames = (Frame("desk", 980, 260, 150, most, *limits), Frame("phone", 350, 220, 8, most, *limits))
+    frames = (Frame("desk", 980, 260, 165, most, *limits), Frame("phone", 350, 220, 8, most, *limits))
     keys = "".join(f"<span>{swatch(each.place)}{html.escape(each.name)}</span>" for each in drawn)
     pictures = "".join(_draw(frame, title, drawn, dots) for frame in frames)
     points = html.escape(json.dumps(_readouts(drawn, most), ensure_ascii=False))
@@ -132,7 +132,7 @@ def _names(frame: Frame, traces: Sequence[Trace]) -> Iterable[str]:
         )
 
 
-def _cut(name: str, most: int = 12) -> str:
+def _cut(name: str, most: int = 14) -> str:
     """Shorten a name to its end, where the number of the run stands."""
     return name if len(name) <= most else f"…{name[1 - most :]}"
 

@@ -31,7 +31,7 @@ def test_the_last_step_is_the_adapter_and_an_earlier_one_is_not(tiny, make_run, 
     assert not same(weights(earlier), weights(directory))
     assert all(torch.isfinite(value).all() for value in weights(earlier).values())
     facts = json.loads((earlier / "adapter" / "studio.json").read_text())
-    assert (facts["steps"], facts["metrics"]) == (9, {})
+    assert (facts["steps"], facts["metrics"]) == (9, {"verdict": "Not measured: kept from step 9 of its run."})
     (directory / "checkpoints" / "step-9" / "adapter.safetensors").write_bytes(b"")
     with pytest.raises(DataError, match="step 9 cannot be used"):
         kept(directory, 9, tmp_path / "again")

@@ -521,7 +521,7 @@ def test_an_earlier_step_becomes_a_version(runs, make, config):
     assert over(runs, run.id).adapter == "support-desk@v1"
     assert runs.kept_steps(run.id) == [1, 2]
     made = runs.keep(run.id, 2)
-    assert (made.ref, made.run) == ("support-desk@v2", f"{run.id}, step 2")
+    assert (made.ref, made.run, made.step) == ("support-desk@v2", run.id, 2)
     assert make().get(run.id).adapter == "support-desk@v1"
     with pytest.raises(StudioError, match="no checkpoint of step 3") as told:
         runs.keep(run.id, 3)
