@@ -1,6 +1,8 @@
 """The guard's rules: quiet on runs that learn, sure of runs that do not, and each thing is told once."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from studio.domain.safety import GuardConfig
 from studio.engine import guard
 from studio.engine.guard import BACKS, FEWEST, RULES, Guard
 from studio.engine.history import History
-from tests.benchmarks.guard import measure
+from tests.benchmarks.guard import Curve, alarms, measure, rates
 
 RATE = 1e-3
 LOSSES = st.lists(st.floats(0.1, 10), min_size=1, max_size=80)
@@ -158,3 +160,19 @@ def test_few_healthy_runs_are_called_sick_and_few_sick_ones_are_missed():
     table = measure(seed=3, number=60, sick_number=12, longest=800)
     assert sum(row["interrupts"] for row in table.values()) == 0
     assert all(row["detected"] >= 0.9 for row in table.values()), table
+
+
+REAL = json.loads(Path(__file__).with_name("curves.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_curves_of_real_runs_are_judged_right(name):
+    """Runs of the starter on Banking77 and GSM8K, and of two-layer models; `finds` is what is wrong with them."""
+    run = REAL[name]
+    steps = len(run["losses"])
+    curve = Curve(
+        run["losses"], run["norms"], rates(steps, run["warmup"], run["schedule"]), dict(run["held"]), [0.5] * steps
+    )
+    seen = [rule for _, rule, _ in alarms(curve)]
+    assert seen[: len(run["finds"])] == run["finds"]
+    assert bool(seen) == bool(run["finds"]), seen
