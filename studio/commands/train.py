@@ -181,7 +181,8 @@ def outcome(studio: "Studio", run: "Run") -> dict[str, Any]:
     """Return the result of a run in the form `train --json` prints."""
     folder = Path(run.path) / "adapter"
     path = studio.adapters.get(run.adapter).path if run.adapter else str(folder) if folder.is_dir() else None
-    figures = ("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "eval", "peak_memory_bytes")
+    figures = ("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "eval", "closing")
+    figures += ("peak_memory_bytes",)
     head = {"run": run.id, "status": run.status, "adapter": run.adapter, "adapter_path": path}
     return head | {key: run.result.get(key) for key in figures}
 
@@ -197,6 +198,8 @@ def summary(run: "Run") -> None:
         note(f"`peft-studio runs resume {run.id}` goes on; `peft-studio runs stop {run.id}` makes an adapter of it.")
     if run.result.get("eval"):
         comparison(run.result["eval"])
+    if closing := run.result.get("closing"):
+        say(f"{closing['words']} {closing['advice']}")
     if run.adapter:
         say(f"Chat with it: peft-studio chat --adapter {run.adapter}")
 

@@ -1,7 +1,7 @@
 """The train job: read the run directory, train, save the adapter, compare it with the base, tell every step."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from studio import __version__
 from studio.domain import events
 from studio.engine import attention, checkpoints, evaluate, fused, lora, memory, models, parallel, tokens
 from studio.engine.batches import Steps, batches
+from studio.engine.closing import closing
+from studio.engine.history import History
 from studio.engine.job import Job
 from studio.engine.lanes import lanes_for
 from studio.engine.plan import Plan, chosen, make_plan
@@ -55,6 +57,7 @@ def _finish(job: Job, plan: Plan, done: "Done", peak: int) -> None:
         "final_loss": state.last_loss,
         "peak_memory_bytes": peak,
         "eval": report,
+        "closing": asdict(closing(done.history, report)),
     }
     job.reporter.emit(events.Finished(step=state.step, stopped=done.stopped, result=result))
     if parallel.leads():  # after the end is told: until then it may be killed and has to go on from one of them
@@ -67,6 +70,7 @@ class Done:
 
     state: State
     ended: str
+    history: History
 
     @property
     def stopped(self) -> bool:
@@ -130,7 +134,7 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
         if parallel.leads():
             _save(job, plan, template, kept, model)
         parallel.wait()
-    return Done(trainer.state, trainer.ended)
+    return Done(trainer.state, trainer.ended, trainer.history)
 
 
 def _announce(job: Job, plan: Plan, model: Any, settings: dict[str, Any], resumed_from: int | None) -> None:

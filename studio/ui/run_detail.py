@@ -232,8 +232,9 @@ def build(studio: Studio, shell: Shell) -> Detail:
         def do_remedy(picked: gr.SelectData, run_id: str) -> Update:
             """Go on with what a note advises, or open a new run with it."""
             run = studio.runs.get(run_id)
-            edit = watch(run).warnings[int(picked.index)].edit
-            if resumable(run, edit):
+            closing = picked.index == run_page.CLOSING
+            edit = run.result["closing"]["edit"] if closing else watch(run).warnings[int(picked.index)].edit
+            if not closing and resumable(run, edit):
                 return do_resume(run_id, edit)
             return dict(zip(shell.to("train"), again(run_id, edit), strict=True))
 

@@ -18,6 +18,7 @@ from studio.ui.chart import norm
 from studio.ui.pieces import facts, head, html, note, section
 
 PROCESSOR = "processor"  # the device that Started names when there is no card
+CLOSING = "closing"  # the note that says what a run came to
 TABLE = 12  # rows of the charts as a table
 
 
@@ -92,7 +93,19 @@ def notes(run: Run, curve: Curve) -> str:
         }.get(run.status, ("No adapter", "bad"))
         shown = note(run.error, run.hint, word=word, tone=tone, urgent=True)
     newest = {warned.rule or warned.words: number for number, warned in enumerate(curve.warnings)}
-    return shown + "".join(_warning(run, number, curve.warnings[number]) for number in newest.values())
+    shown += "".join(_warning(run, number, curve.warnings[number]) for number in newest.values())
+    return shown + _closing(run)
+
+
+def _closing(run: Run) -> str:
+    """Return what the run came to and what to do next, with the button that does it."""
+    end = run.result.get("closing")
+    if not end:
+        return ""
+    edit = end["edit"]
+    advice = f"{end['advice']} Change: {changes(edit)}." if edit else end["advice"]
+    act = (CLOSING, "New run with this change") if edit else ("", "")
+    return note(end["words"], advice, word="Score", act=act)
 
 
 def _warning(run: Run, number: int, warned: Warned) -> str:

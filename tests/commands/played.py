@@ -36,6 +36,7 @@ RESULT = {
     "final_loss": float("nan"),
     "peak_memory_bytes": 1000,
     "eval": EVAL,
+    "closing": {"score": 67, "words": "67 of 100: lower.", "advice": "Train longer.", "edit": {"train.max_steps": 6}},
 }
 
 

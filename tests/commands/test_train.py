@@ -32,6 +32,7 @@ KEYS = {
     "train_seconds",
     "final_loss",
     "eval",
+    "closing",
     "peak_memory_bytes",
 }
 BASICS = ("train", "--model", "starter", "--dataset")

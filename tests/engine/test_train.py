@@ -30,6 +30,7 @@ def of(kind, found):
     return [event for event in found if isinstance(event, kind)]
 
 
+@pytest.mark.spec("U26.5")
 def test_events_tell_the_whole_story_in_order(tiny, make_run):
     found = run(make_run(tiny, "train.max_steps=5", "evaluate.every=2", "evaluate.early_stopping=0"))
     assert [event.seq for event in found] == list(range(len(found)))
@@ -51,8 +52,14 @@ def test_events_tell_the_whole_story_in_order(tiny, make_run):
     assert steps[0].learning_rate > 0
     assert steps[-1].memory_bytes > 10_000_000
     assert set(finished.result) == {
-        *("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "peak_memory_bytes", "eval")
+        *("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "peak_memory_bytes", "eval"),
+        "closing",
     }
+    closing, measured = finished.result["closing"], finished.result["eval"]
+    assert f"{closing['score']} of 100" in closing["words"]
+    gone = 1 - measured["adapter"]["loss"] / measured["base"]["loss"]
+    assert closing["score"] == round(100 * gone) or measured["difference"]["loss"]["high"] >= 0
+    assert closing["advice"]
 
 
 def test_the_same_seed_gives_the_same_losses_and_packing_changes_nothing(tiny, make_run):

@@ -153,6 +153,16 @@ def test_a_warning_is_told_in_words_with_the_button_that_helps(
         assert "<strong>Loss climbs</strong>" in notes
 
 
+@pytest.mark.parametrize("edit", [{}, LOWER])
+def test_a_run_that_is_over_says_what_it_came_to_and_what_next(edit: dict[str, Any]) -> None:
+    closing = {"score": 40, "words": "40 of 100: lower.", "advice": "A lower rate may help.", "edit": edit}
+    notes = run_page.notes(run(status=Status.FINISHED, result={"closing": closing}), Curve())
+    assert "<strong>Score</strong>" in notes
+    assert "40 of 100" in notes
+    assert "A lower rate may help." in notes
+    assert ("New run with this change" in notes) == ("Change: Learning rate 5e-05." in notes) == bool(edit)
+
+
 def test_a_warning_is_told_once() -> None:
     curve = Curve()
     curve.warnings = [Warned(words=f"It climbs at {n}.", rule="divergence", did="paused", step=n) for n in (3, 9)]

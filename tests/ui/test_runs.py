@@ -423,7 +423,7 @@ def test_a_dead_run_with_a_checkpoint_says_from_where_it_goes_on(
     assert "at step 2 of 9" in view.seen()
 
 
-def remedy(view: Any, number: int) -> None:
+def remedy(view: Any, number: int | str) -> None:
     """Press the button of a note."""
     handler = next(fn for fn in view.demo.fns.values() if fn.fn and fn.fn.__name__ == "do_remedy")
     picked = SimpleNamespace(index=str(number))
@@ -446,6 +446,16 @@ def test_a_paused_run_goes_on_with_the_change_its_note_offers(
     remedy(view, 0)
     assert json.loads(Path(run.path, "control", "edit.json").read_text()) == {"train.learning_rate": 1e-5}
     assert studio.runs.get(run.id).status.active
+
+
+def test_a_run_that_is_over_offers_the_next_one(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
+    end = {"score": 0, "words": "0 of 100.", "advice": "A lower rate.", "edit": {"train.learning_rate": 1e-5}}
+    run = plan(started(2), step(1), step(2), event("finished", step=2, result={"closing": end}))
+    until(lambda: studio.runs.get(run.id).status == Status.FINISHED)
+    view.refresh(run.id)
+    assert "A lower rate." in view.seen()
+    remedy(view, "closing")
+    assert view.values[view.shell.items["train"]] == 'run:desk-1:{"train.learning_rate": 1e-05}'
 
 
 def test_a_run_at_work_offers_a_new_one_with_the_change(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
