@@ -181,8 +181,8 @@ def outcome(studio: "Studio", run: "Run") -> dict[str, Any]:
     """Return the result of a run in the form `train --json` prints."""
     folder = Path(run.path) / "adapter"
     path = studio.adapters.get(run.adapter).path if run.adapter else str(folder) if folder.is_dir() else None
-    figures = ("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "eval", "closing")
-    figures += ("peak_memory_bytes",)
+    told = ("eval", "closing", "peak_memory_bytes")
+    figures = ("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", *told)
     head = {"run": run.id, "status": run.status, "adapter": run.adapter, "adapter_path": path}
     return head | {key: run.result.get(key) for key in figures}
 
