@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from studio import __version__
-from studio.commands import chat, quickstart, runs, train
+from studio.commands import chat, estimate, quickstart, runs, train
 from studio.commands.common import Commands, Json, Map, emit, mapping, note, open_studio, progress, say, table
 from studio.domain.errors import StudioError
 from studio.domain.words import plural, short, size
@@ -21,6 +21,7 @@ models = Commands(help="The base models on this machine.", no_args_is_help=True)
 data = Commands(help="Look at data files.", no_args_is_help=True)
 
 app.command()(quickstart.quickstart)
+app.command()(estimate.estimate)
 app.command()(train.train)
 app.command()(train.run)
 app.command()(chat.chat)

@@ -5,6 +5,7 @@ from pathlib import Path
 from studio.services.adapters import Adapters
 from studio.services.chat import Chat
 from studio.services.datasets import Datasets
+from studio.services.estimate import Estimates
 from studio.services.evaluate import Evaluate
 from studio.services.machine import Machine
 from studio.services.models import Models
@@ -35,6 +36,8 @@ class Studio:
         self.notify = Notify(self.home, self.runs)
         self.queue = Queue(self.runs, self.machine, self.lock, self.notify.look)
         self.runs.ring = self.queue.ring
+        self.estimates = Estimates(self.runs, self.models, self.datasets, self.machine)
+        self.runs.quote = self.estimates.of
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.meter = Meter(self.machine)

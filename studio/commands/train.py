@@ -27,25 +27,33 @@ from studio.domain.methods import METHODS
 from studio.domain.words import count, duration, interval, plural, run_title, short
 
 if TYPE_CHECKING:
+    from studio.domain.config import TrainingConfig
     from studio.domain.records import Run
     from studio.studio import Studio
 
 
+Config = Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="A configuration; options override it.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="`starter`, a Hub id, a folder or a .gguf file.")]
+DatasetName = Annotated[str | None, typer.Option("--dataset", help="A data file, or the id of a data set.")]
+MethodName = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}.")]
+MaxSteps = Annotated[int | None, typer.Option(help="End after this many steps.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
+Name = Annotated[str | None, typer.Option(help="Name of the adapter.")]
+Set = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Any other setting, as train.seed=1.")]
+SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used.")]
+
+
 def train(
-    config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG.yaml", help="A configuration; options override it.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="`starter`, a Hub id, a folder or a .gguf file.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="A data file, or the id of a data set.")] = None,
+    config: Config = None,
+    model: ModelName = None,
+    dataset: DatasetName = None,
     map: Map = None,
-    method: Annotated[str | None, typer.Option(help=f"{', '.join(METHODS)}.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="End after this many steps.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the adapter.")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Any other setting, as train.seed=1.")
-    ] = None,
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used.")] = False,
+    method: MethodName = None,
+    max_steps: MaxSteps = None,
+    epochs: Epochs = None,
+    name: Name = None,
+    set: Set = None,
+    skip_bad_rows: SkipBadRows = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Start the run, or queue it while the machine is busy; print its id.")
     ] = False,
@@ -61,30 +69,12 @@ def train(
 ) -> None:
     """Train an adapter on your data, with a progress bar; Ctrl-C pauses it, and `runs resume` goes on."""
     from studio.domain.config import TrainingConfig
-    from studio.domain.document import from_document, override, to_yaml
+    from studio.domain.document import to_yaml
 
     if schema:
         emit(TrainingConfig.model_json_schema())
         return
-    document = read_yaml(config) if config else {}
-    flags = {
-        "model.id": model,
-        "data.path": dataset,
-        "data.map": mapping(map) or None,
-        "data.skip_bad_rows": skip_bad_rows or None,
-        "method.name": method,
-        "train.max_steps": max_steps,
-        "train.epochs": epochs,
-        "name": name,
-    }
-    if not isinstance(document, dict):
-        from_document(document)  # says what is wrong with it
-    wanted = _document(document, {key: value for key, value in flags.items() if value is not None})
-    wanted = override(wanted, set or [])
-    for group, key, flag in (("model", "id", "--model"), ("data", "path", "--dataset")):
-        if isinstance(wanted.setdefault(group, {}), dict) and not wanted[group].get(key):
-            raise typer.BadParameter(f"it is needed, or {group}.{key} in a ", param_hint=flag)
-    settings = from_document(wanted)
+    settings = settings_of(config, model, dataset, map, method, max_steps, epochs, name, set, skip_bad_rows)
     studio = open_studio()
     if after:
         studio.runs.get(after)  # said before anything is made
@@ -109,6 +99,42 @@ def train(
         return
     run, interrupted = attend(studio, run)
     finish(studio, run, interrupted, json)
+
+
+def settings_of(
+    config: Path | None,
+    model: str | None,
+    dataset: str | None,
+    map: list[str] | None,
+    method: str | None,
+    max_steps: int | None,
+    epochs: float | None,
+    name: str | None,
+    set: list[str] | None,
+    skip_bad_rows: bool,
+) -> "TrainingConfig":
+    """Return the settings of a file with the options over them; both a model and data have to be named."""
+    from studio.domain.document import from_document, override
+
+    document = read_yaml(config) if config else {}
+    flags = {
+        "model.id": model,
+        "data.path": dataset,
+        "data.map": mapping(map) or None,
+        "data.skip_bad_rows": skip_bad_rows or None,
+        "method.name": method,
+        "train.max_steps": max_steps,
+        "train.epochs": epochs,
+        "name": name,
+    }
+    if not isinstance(document, dict):
+        from_document(document)  # says what is wrong with it
+    wanted = _document(document, {key: value for key, value in flags.items() if value is not None})
+    wanted = override(wanted, set or [])
+    for group, key, flag in (("model", "id", "--model"), ("data", "path", "--dataset")):
+        if isinstance(wanted.setdefault(group, {}), dict) and not wanted[group].get(key):
+            raise typer.BadParameter(f"it is needed, or {group}.{key} in a ", param_hint=flag)
+    return from_document(wanted)
 
 
 def run(

@@ -48,7 +48,7 @@ def interval(low: float, high: float) -> str:
     if high < 89.5:
         a, b = f"{max(round(low), 0)}", f"{max(round(high), 0)} s"
     elif high < 90 * 60:
-        a, b = f"{round(low / 60)}", f"{round(high / 60)} min"
+        a, b = f"{round(low / 60)}" if low >= 45 else f"{round(low)} s", f"{round(high / 60)} min"
     else:
         a, b = duration(low), duration(high)
     return b if b.split(" ")[0] == a or a == b else f"{a}–{b}"

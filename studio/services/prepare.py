@@ -12,9 +12,11 @@ from studio.domain.config import TrainingConfig
 from studio.domain.document import to_yaml
 from studio.domain.errors import NotFound
 from studio.domain.events import Phase, Report, ignore
+from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
 from studio.services import jobs
 from studio.services.datasets import Datasets
+from studio.services.footprint import disk, shape_of
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.recommend import recommend
@@ -50,10 +52,10 @@ class Preparation:
         config, reasons = recommend(config, model, dataset, self.machine.facts(), lengths)
         return Resolved(config, reasons, model, dataset)
 
-    def write(self, resolved: Resolved) -> Path:
-        """Write the folder of a run and return it."""
+    def write(self, resolved: Resolved, quote: Quote | None = None) -> Path:
+        """Write the folder of a run, with what was said of it before, and return it."""
         config, reasons, model, dataset = resolved
-        self.home.need(_room(config, model, dataset), f"the run of {config.name}")
+        self.home.need(disk(shape_of(model), config, dataset), f"the run of {config.name}")
         lineage = {
             "name": config.name,
             "created": jobs.now(),
@@ -61,6 +63,8 @@ class Preparation:
             "model": model.model_dump(),
             "dataset": dataset.model_dump(),
         }
+        if quote:
+            lineage["quote"] = quote.model_dump(exclude={"ladder"})
         return self._publish(slug(config.name), lineage, to_yaml(config, reasons))
 
     def _dataset(self, config: TrainingConfig, report: Report) -> Dataset:
@@ -103,10 +107,3 @@ class Preparation:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-
-
-def _room(config: TrainingConfig, model: Model, dataset: Dataset) -> int:
-    """Return roughly the bytes a run takes: the adapter three times over, the cached tokens, logs."""
-    width = (10 * max(model.parameters, 1)) ** (1 / 3)  # of the hidden states, as models of this size usually have it
-    adapter = 6 * model.parameters * config.rank / width  # 4 bytes a number, 1.5 numbers a row, rank and column
-    return int(3 * adapter + 2 * (Path(dataset.path) / "train.jsonl").stat().st_size + 100e6)

@@ -20,9 +20,12 @@ from studio.domain.document import from_document
 from studio.domain.errors import NotFound, StudioError
 from studio.domain.events import AnyEvent
 from studio.domain.records import Run, Status
+from studio.domain.shape import Shape
 from studio.domain.words import duration, run_title, size
 from studio.services import jobs
-from studio.services.machine import BYTES_BF16, BYTES_FP32, BYTES_INT8, BYTES_NF4, Machine, MachineFacts
+from studio.services.footprint import Load, footprint
+from studio.services.machine import Machine, MachineFacts
+from studio.services.past import quoted
 from studio.services.progress import YAML
 from studio.storage.locks import Lock
 from studio.storage.paths import write_atomic
@@ -36,8 +39,6 @@ PLACE = "queue.json"
 SPEAKS = 60.0  # seconds in which an engine that was started says its first word
 LOOK = 2.0  # seconds between two looks while something waits
 CORES = 4  # for each engine on the processor, where there are several
-LIBRARIES = 0.7e9  # bytes: an engine that has imported everything and loaded nothing
-KEPT_A_LAYER = 17  # numbers of the hidden width that a layer keeps of a token for its gradient
 
 
 class Place(BaseModel):
@@ -312,17 +313,13 @@ def turn(run: Run) -> tuple[int, str, str]:
 
 
 def need(run: Run, bf16: bool = True) -> int:
-    """Return roughly the bytes a run takes at its peak: base, adapter with its optimizer, activations, libraries."""
+    """Return roughly the bytes a run takes at its peak: as it was quoted, else by its settings and its base's size."""
+    if said := quoted(run.path, run.created):
+        return said.peak_memory_bytes
     config, parameters = _settled(run)
     half = config.train.precision == "bf16" or (config.train.precision == "auto" and bf16)
-    base = {"int8": BYTES_INT8, "nf4": BYTES_NF4}.get(config.quantization, BYTES_BF16 if half else BYTES_FP32)
-    width = (10 * parameters) ** (1 / 3)  # of the hidden states, as models of this size usually have it
-    layers = parameters / (12 * width**2)
-    adapter = 1.5 * parameters * config.rank / width * 16  # numbers; weight, gradient and two moments in 4 bytes each
-    tokens = 4096 if config.train.batch_tokens == "auto" else config.train.batch_tokens
-    kept = 1 if config.train.recompute == "on" else KEPT_A_LAYER
-    activations = tokens * layers * kept * width * (2 if half else 4)
-    return int(LIBRARIES + parameters * base + adapter + activations)
+    load = Load(longest=1, step=math.inf, half=half, card=False, cores=1, free=math.inf)
+    return footprint(Shape.of({}, parameters), config, load).peak
 
 
 def soonest(working: Sequence[Run]) -> Run:

@@ -18,6 +18,7 @@ from studio.domain.config import TrainingConfig
 from studio.domain.document import from_document, with_edit
 from studio.domain.errors import NotFound, StudioError
 from studio.domain.events import AnyEvent, Failed, Finished, Paused, Report, ignore
+from studio.domain.quote import Quote
 from studio.domain.records import Adapter, Run, Status
 from studio.domain.words import run_title
 from studio.services import jobs
@@ -57,6 +58,7 @@ class Runs:
         self.preparation = Preparation(home, models, datasets, machine)
         self._known: dict[Path, Known] = {}
         self._lock = threading.RLock()
+        self.quote: Callable[[Resolved], Quote | None] = lambda resolved: None  # what is said of a run before its start
         self.ring: Callable[[], object] = lambda: None  # called when an engine was started, so that somebody watches it
 
     def resolve(self, config: TrainingConfig, report: Report = ignore) -> Resolved:
@@ -65,7 +67,8 @@ class Runs:
 
     def prepare(self, config: TrainingConfig, report: Report = ignore) -> Run:
         """Resolve the settings and write the run's folder; nothing is started."""
-        return self._read(self.preparation.write(self.resolve(config, report)))
+        resolved = self.resolve(config, report)
+        return self._read(self.preparation.write(resolved, self.quote(resolved)))
 
     def start(self, run_id: str) -> Run:
         """Start the engine of a prepared run. It goes on when this process ends."""

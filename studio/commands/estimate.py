@@ -1,0 +1,65 @@
+"""`estimate`: what a run would need, before it starts."""
+
+from typing import TYPE_CHECKING
+
+from studio.commands import train
+from studio.commands.common import Json, Map, emit, note, open_studio, progress, say, table
+from studio.domain.words import count, duration, interval, plural, size
+
+if TYPE_CHECKING:
+    from studio.domain.quote import Quote
+
+BASES = {
+    "rough": "A rough figure: nothing like it has been trained here yet.",
+    "calculated": "",
+    "measured": "Corrected by runs on this machine.",
+}
+
+
+def estimate(
+    config: train.Config = None,
+    model: train.ModelName = None,
+    dataset: train.DatasetName = None,
+    map: Map = None,
+    method: train.MethodName = None,
+    max_steps: train.MaxSteps = None,
+    epochs: train.Epochs = None,
+    name: train.Name = None,
+    set: train.Set = None,
+    skip_bad_rows: train.SkipBadRows = False,
+    json: Json = False,
+) -> None:
+    """Say what a run of these settings needs: memory, time, and the changes that would make it fit."""
+    settings = train.settings_of(config, model, dataset, map, method, max_steps, epochs, name, set, skip_bad_rows)
+    studio = open_studio()
+    with progress() as report:
+        found = studio.runs.resolve(settings, report)
+        quote = studio.estimates.of(found)
+    if json:
+        emit(quote.model_dump())
+        return
+    tell(quote)
+
+
+def tell(quote: "Quote") -> None:
+    """Print a quote in words."""
+    fits = "fits" if quote.fits else "does not fit"
+    say(f"Memory: {size(quote.peak_memory_bytes)} of {size(quote.room_bytes)}; it {fits}.")
+    say(f"Time: {interval(quote.low, quote.high)}, {plural(quote.steps, 'step')}, {count(quote.tokens)} tokens.")
+    table(("Part", "Memory"), [(name, size(value)) for name, value in quote.breakdown.items()], right=(1,))
+    if quote.ladder:
+        say("What would need less:" if quote.fits else "What would make it fit:")
+        rows = [
+            (
+                rung.words,
+                size(rung.peak_memory_bytes),
+                "yes" if rung.fits else "no",
+                duration(rung.seconds),
+                rung.effect,
+                ", ".join(f"{key}={value}" for key, value in rung.edit.items()),
+            )
+            for rung in quote.ladder
+        ]
+        table(("Change", "Memory", "Fits", "Time", "Effect", "Setting"), rows, right=(1, 3))
+    if words := BASES[quote.time_basis]:
+        note(words)

@@ -1,0 +1,46 @@
+"""What a run will need: memory, time and cost before it starts, and the changes that would make it fit."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Basis = Literal["rough", "calculated", "measured"]  # closed form; the traced step; a real step on this machine
+
+
+class Rung(BaseModel):
+    """One change of settings that makes a run smaller, with what it would need then."""
+
+    words: str
+    effect: str  # on speed and on how well it learns
+    edit: dict[str, Any]  # settings key → value, as `document.with_edit` takes it
+    peak_memory_bytes: int
+    seconds: float
+    fits: bool
+    recommended: bool = False
+
+
+class Quote(BaseModel):
+    """Memory in bytes, time in seconds. `low` and `high` bound the time, `breakdown` adds up to the peak."""
+
+    peak_memory_bytes: int
+    room_bytes: int  # what a run may use here
+    fits: bool
+    margin_bytes: int  # the peak may be this much higher or lower
+    seconds: float  # from the start to the finished adapter
+    low: float
+    high: float
+    train_seconds: float  # of them, in the steps themselves
+    load_seconds: float  # of them, to start and to load the model
+    steps: int
+    tokens: int  # of all steps together
+    disk_bytes: int
+    recomputed_layers: int
+    breakdown: dict[str, int]
+    memory_basis: Basis = "rough"
+    time_basis: Basis = "rough"
+    device: str  # the card's name, or processor
+    parameters: int  # of the base
+    quantization: str
+    uncorrected_bytes: int  # the peak before earlier runs corrected it
+    work: float  # floating-point operations of all steps
+    ladder: list[Rung] = []

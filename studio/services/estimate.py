@@ -1,0 +1,216 @@
+"""What a run will need, before it starts: memory, time, and the changes that would make it smaller."""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from studio.domain.config import TrainingConfig
+from studio.domain.quote import Quote, Rung
+from studio.domain.records import Dataset, Model
+from studio.domain.shape import Shape
+from studio.services import ladder
+from studio.services.datasets import Datasets
+from studio.services.footprint import Load, disk, footprint, in_flight, shape_of
+from studio.services.machine import Machine, MachineFacts
+from studio.services.models import Models
+from studio.services.past import Past, past_of
+from studio.services.prepare import Resolved
+from studio.services.runs import Runs
+
+CONTEXT = 0.6e9  # bytes the driver takes of a card for a process
+CHARACTERS_A_TOKEN, TEMPLATE = 4, 30  # of English text; tokens a chat template adds to an example
+TRAINED = 0.4  # share of an example's tokens that is usually trained
+ROUGH_MARGIN = 0.25  # of the peak
+# The true time lies between the estimate divided and multiplied by it.
+SAME, ALIKE, ROUGH = 1.2, 1.6, 3.0  # this model and method were trained here; another was; nothing was
+CORE_BF16, CORE_FP32 = 130e9, 60e9  # operations a second of a processor's core in training
+CARDS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 362e12, "4090": 165e12, "3090": 71e12, "T4": 65e12}
+CARD, USED = 60e12, 0.35  # of a card that is not in the table, bf16 without sparsity; the share training reaches
+LAUNCH = 2e-3  # seconds a card needs for a layer, forward and back, however little there is to compute
+SLOWER = {"none": 1.0, "int8": 1.5, "nf4": 1.3}
+FORWARD = 1 / 3  # of the time to train on a token that looking at it takes
+CHECKED = 0.3  # tokens held out that the engine looks at, of those it trains on
+ANSWERED = 14  # tokens trained in the time that one token is written to a batch of questions
+START, READ = 8.0, 1e9  # seconds to start; bytes of a model read a second
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How long the examples are, in tokens, and what share of them is trained."""
+
+    mean: float
+    p95: int
+    longest: int
+    trained: float = TRAINED
+
+    def at_most(self, rows: float) -> float:
+        """The tokens of the largest of many steps of so many examples: four standard deviations above the mean one."""
+        spread = max(0.0, self.p95 - self.mean) / 1.65
+        return min(rows * self.longest, rows * self.mean + 4 * spread * math.sqrt(rows))
+
+
+class Estimates:
+    """Reckons from sizes, and from how the finished runs of this home folder went."""
+
+    def __init__(self, runs: Runs, models: Models, datasets: Datasets, machine: Machine) -> None:
+        self.runs, self.models, self.datasets, self.machine = runs, models, datasets, machine
+
+    def quick(self, config: TrainingConfig, model: Model, dataset: Dataset, facts: MachineFacts) -> Quote:
+        """Return what a run of resolved settings needs, with the ladder; in an instant, by closed forms."""
+        tokens = self.tokens(config, model, dataset)
+        past = past_of(self.runs.list())
+        room = self._room(config, facts)
+
+        def quote(config: TrainingConfig, model: Model) -> Quote:
+            return _quote(config, model, dataset, facts, tokens, past, room)
+
+        result = quote(config, model)
+        result.ladder = self._ladder(config, model, result, tokens, quote)
+        return result
+
+    def of(self, resolved: Resolved) -> Quote:
+        """Return what is said of a run when it is made."""
+        return self.quick(resolved.config, resolved.model, resolved.dataset, self.machine.facts())
+
+    def _ladder(
+        self,
+        config: TrainingConfig,
+        model: Model,
+        now: Quote,
+        tokens: Tokens,
+        quote: Callable[[TrainingConfig, Model], Quote],
+    ) -> list[Rung]:
+        smaller = [each for each in self.models.list() if each.parameters < model.parameters]
+        return ladder.rungs(config, model, now, tokens.p95, tokens.longest, smaller, quote)
+
+    def tokens(self, config: TrainingConfig, model: Model, dataset: Dataset) -> Tokens:
+        """Return the lengths as an earlier run has counted them, else from the characters, cut at the limit."""
+        limit = config.data.max_length if config.data.max_length != "auto" else model.context or math.inf
+        kept = [each for each in Path(dataset.path).glob("tokens/train-*/lengths") if each.stat().st_size]
+        trained = TRAINED
+        if kept:
+            newest = max(kept, key=lambda file: file.stat().st_mtime)
+            lengths = np.fromfile(newest, np.int32)
+            mean, p95, longest = float(lengths.mean()), int(np.quantile(lengths, 0.95)), int(lengths.max())
+            trained = float(np.fromfile(newest.with_name("trained"), np.bool_, 1_000_000).mean())
+        else:
+            seen = self.datasets.profile(dataset.id).characters
+            more = 0 if dataset.kind == "text" else TEMPLATE
+            mean, p95, longest = (round(of / CHARACTERS_A_TOKEN) + more for of in (seen.mean, seen.p95, seen.longest))
+        if dataset.kind == "text":  # cut into pieces
+            mean, trained = min(mean, limit), 1.0
+        return Tokens(min(mean, limit), int(min(p95, limit)), int(max(1, min(longest, limit))), trained)
+
+    def _room(self, config: TrainingConfig, facts: MachineFacts) -> int:
+        """Return the bytes a run may use, as if the runs at work had ended: it would wait for them."""
+        held = sum(run.memory_bytes or 0 for run in self.runs.list() if run.status.working)
+        if on_card(config, facts) and facts.gpu:
+            return round(min(facts.gpu.memory_bytes, facts.gpu.memory_free_bytes + held) - CONTEXT)
+        return min(facts.memory_bytes, facts.memory_free_bytes + held)
+
+
+def on_card(config: TrainingConfig, facts: MachineFacts) -> bool:
+    return facts.gpu is not None and config.hardware.device != "cpu"
+
+
+def plan(config: TrainingConfig, dataset: Dataset, tokens: Tokens) -> tuple[int, float]:
+    """Return the steps of a run, and how many examples each takes."""
+    rows = max(1, dataset.train_rows)
+    limit = config.data.max_length
+    if dataset.kind == "text" and limit != "auto":
+        rows = max(1, round(rows * tokens.mean / min(limit, tokens.mean)))
+    each = min(rows, 16 if config.train.effective_rows == "auto" else config.train.effective_rows)
+    passes = 3 if config.train.epochs == "auto" else config.train.epochs
+    steps, most = math.ceil(passes * math.ceil(rows / each)), config.train.max_steps
+    if most:
+        steps = most if config.train.epochs == "auto" else min(steps, most)
+    return steps, rows / math.ceil(rows / each)
+
+
+def _quote(
+    config: TrainingConfig,
+    model: Model,
+    dataset: Dataset,
+    facts: MachineFacts,
+    tokens: Tokens,
+    past: list[Past],
+    room: int,
+) -> Quote:
+    """Put memory and time together, corrected by how runs like this one went."""
+    shape, card = shape_of(model), on_card(config, facts)
+    device = facts.gpu.name if card and facts.gpu else "processor"
+    half = config.train.precision == "bf16" or (config.train.precision == "auto" and facts.bf16)
+    steps, rows = plan(config, dataset, tokens)
+    load = Load(tokens.longest, tokens.at_most(rows), half, card, facts.cores, room)
+    found = footprint(shape, config, load)
+    here = [each for each in past if each.device == device]
+    same = [each for each in here if each.key == (model.id, config.method.name, config.quantization)]
+    ratio = statistics.median(each.memory for each in same) if same else 1.0
+    peak = round(found.peak * ratio)
+    trained = max(1, round(steps * rows * tokens.mean))
+    work = trained * shape.flops_a_token(config, tokens.mean, tokens.trained)
+    again = 1 + found.recomputed / shape.layers / 3
+    speed, spread = _speed(shape, config, same or here, facts, half, card)
+    if card:
+        passes = steps * max(1, rows * tokens.mean / in_flight(config, load)[0])
+        train_seconds = again * max(work / speed, 0 if same else passes * shape.layers * LAUNCH)
+    else:
+        train_seconds = again * work / speed
+    load_seconds = START + (2 if dataset.eval_rows else 1) * model.bytes / READ
+    others = load_seconds + _others(config, dataset, tokens, train_seconds / trained, steps, trained)
+    others *= statistics.median(each.others for each in same or here) if here else 1
+    seconds = train_seconds + others
+    parts = {name: round(value * ratio) for name, value in found.parts.items()}
+    return Quote(
+        peak_memory_bytes=peak,
+        room_bytes=room,
+        fits=peak <= room,
+        margin_bytes=round(ROUGH_MARGIN * peak * (0.4 if same else 1)),
+        seconds=round(seconds, 2),
+        low=round(seconds / spread, 1),
+        high=round(seconds * spread, 1),
+        train_seconds=round(train_seconds, 2),
+        load_seconds=round(load_seconds, 1),
+        steps=steps,
+        tokens=trained,
+        disk_bytes=disk(shape, config, dataset),
+        recomputed_layers=found.recomputed,
+        breakdown=parts | {"Programs": parts["Programs"] + peak - sum(parts.values())},
+        time_basis="measured" if same else "rough",
+        device=device,
+        parameters=model.parameters,
+        quantization=config.quantization,
+        uncorrected_bytes=found.peak,
+        work=work,
+    )
+
+
+def _speed(
+    shape: Shape, config: TrainingConfig, past: list[Past], facts: MachineFacts, half: bool, card: bool
+) -> tuple[float, float]:
+    """Return operations a second, and how far off that may be: of the model of most like size trained here, if any."""
+    if past:
+        distance = [abs(math.log(each.parameters / max(shape.parameters, 1))) for each in past]
+        near = [each.speed for each, far in zip(past, distance, strict=True) if far == min(distance)]
+        return statistics.median(near), SAME if min(distance) == 0 else ALIKE
+    if card and facts.gpu:
+        peak = next((value for name, value in CARDS.items() if name in facts.gpu.name), CARD)
+        speed = USED * peak
+    else:
+        speed = facts.cores * (CORE_BF16 if half else CORE_FP32)
+    return speed / SLOWER[config.quantization], ROUGH
+
+
+def _others(config: TrainingConfig, dataset: Dataset, tokens: Tokens, second: float, steps: int, trained: int) -> float:
+    """Return the seconds of checks on held-out rows, and of the comparison at the end, if a token takes `second`."""
+    held = dataset.eval_rows
+    checks = 6 if config.evaluate.every == "auto" else 1 + steps / config.evaluate.every
+    looked = checks * tokens.mean * min(held, 100, max(CHECKED * trained / checks / tokens.mean, 16))
+    compared = 2 * min(200, held) * tokens.mean
+    asked = min(config.evaluate.answers, held) if dataset.kind == "chat" else 0
+    answers = 2 * math.ceil(asked / 8) * min(512, tokens.trained * tokens.mean * 1.25 + 8) * ANSWERED
+    return second * (FORWARD * (looked + compared) + answers)

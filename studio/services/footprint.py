@@ -1,0 +1,126 @@
+"""What a run holds in memory at its peak, part by part, reckoned in an instant from sizes alone."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.domain.config import TrainingConfig
+from studio.domain.records import Dataset, Model
+from studio.domain.shape import Shape
+
+LIBRARIES = 0.55e9  # bytes of an engine that has loaded nothing yet
+KERNELS = 0.1e9  # bytes of a card that matrix products work in; the driver's context is no part of what a run counts
+CHUNK = 256  # labelled positions whose probabilities are held at once
+LANE = 512  # tokens, under which a processor's core gets no batch of its own
+SHARE = 0.8  # of the free memory that the engine lets activations take before it computes layers again
+NF4, INT8 = 0.53, 1.01  # bytes a number, with its scales
+FUSED = ("llama", "mistral", "qwen2", "qwen3")  # whose norm and gated product keep one activation
+
+
+@dataclass(frozen=True)
+class Load:
+    """What decides the peak besides model and settings: how long the examples are, in tokens, and where it runs."""
+
+    longest: int
+    step: float  # tokens of the largest step
+    half: bool  # whether it computes in bf16
+    card: bool
+    cores: int
+    free: float  # bytes for base, adapter and activations
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes by part, and how many layers have to be computed again to hold no more."""
+
+    parts: dict[str, int]
+    recomputed: int
+
+    @property
+    def peak(self) -> int:
+        return sum(self.parts.values())
+
+
+def shape_of(model: Model) -> Shape:
+    """Return the sizes of a model; of one that is not here yet, as they usually are."""
+    try:
+        found = json.loads((Path(model.path) / "config.json").read_bytes()) if model.path else {}
+    except (OSError, ValueError):
+        found = {}
+    return Shape.of(found if isinstance(found, dict) else {}, model.parameters)
+
+
+def disk(shape: Shape, config: TrainingConfig, dataset: Dataset) -> int:
+    """Return the bytes a run writes: checkpoints with the optimizer, the adapter, the examples as tokens, logs."""
+    states = config.checkpoint.keep + 1  # the best besides
+    return round(
+        (12 * states + 8) * shape.adapter_parameters(config)
+        + 2 * (Path(dataset.path) / "train.jsonl").stat().st_size
+        + 100e6
+    )
+
+
+def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
+    """Return the bytes a run takes at its peak."""
+    quantized = config.quantization != "none"
+    width = 2 if load.half and not quantized else 4  # bytes a number: a quantised base computes in fp32 between layers
+    trained = shape.adapter_parameters(config)
+    model = _base(shape, config.quantization, width)
+    moments = 2 if config.train.optimizer == "adamw_8bit" else 8
+    packed = config.train.packing != "off" and config.row.packing
+    tokens, lanes = in_flight(config, load)
+    loss = lanes * CHUNK * shape.vocabulary * (width + 8) if packed else tokens * shape.vocabulary * (width + 12)
+    each = tokens * _kept(shape, config, width)  # of one layer
+    working = tokens * width * (4 * shape.hidden + 3 * shape.inner)  # of the layer whose gradient is being formed
+    programs = KERNELS if load.card else LIBRARIES
+    fixed = model + trained * (8 + moments)
+    again = recomputed(config, each, shape.layers, load.free - fixed)
+    activations = (shape.layers - again) * each + again * tokens * width * shape.hidden
+    parts = {
+        "Model": model,
+        "Adapter": 4 * trained,
+        "Gradients and optimiser": (4 + moments) * trained,
+        "Activations": activations + (each if again else 0),
+        "Loss": max(loss, working),
+        "Programs": programs,
+    }
+    return Footprint({name: round(value) for name, value in parts.items()}, again)
+
+
+def in_flight(config: TrainingConfig, load: Load) -> tuple[int, int]:
+    """Return how many tokens are computed at once, and in how many lanes."""
+    size = 2048 if config.train.batch_tokens == "auto" else config.train.batch_tokens
+    alone = load.card or config.quantization != "none" or config.method.dropout > 0
+    lanes = 1 if alone else max(1, min(load.cores, size // LANE))
+    return round(max(load.longest, min(max(size, lanes * load.longest), load.step))), lanes
+
+
+def recomputed(config: TrainingConfig, each: float, layers: int, free: float) -> int:
+    """Return how many layers the engine computes again, as it decides it."""
+    wanted = config.train.recompute if config.row.recompute else "off"
+    if wanted != "auto":
+        return layers if wanted == "on" else 0
+    return min(layers, math.ceil(max(0, layers - SHARE * free / each)))
+
+
+def _base(shape: Shape, quantization: str, width: int) -> float:
+    if quantization == "none":
+        return width * shape.parameters
+    small = INT8 if quantization == "int8" else NF4
+    return small * shape.linear_parameters + 4 * (shape.parameters - shape.linear_parameters)
+
+
+def _kept(shape: Shape, config: TrainingConfig, width: int) -> float:
+    """Bytes one layer keeps for the gradient, per token."""
+    inputs, outputs = (sum(sides) for sides in zip(*shape.linears, strict=True))
+    kept = width * (4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 3 * shape.inner)
+    dora = bool(config.row.fixed.get("use_dora"))
+    plain = config.row.peft == "LORA" and not dora and not config.method.dropout and config.quantization == "none"
+    if not plain:  # peft's own forward casts every input to fp32
+        kept += (4 * inputs if width == 2 else 0) + 28 * config.rank
+    if dora:
+        kept += 8 * outputs
+    if shape.family not in FUSED:
+        kept += 16 * shape.hidden + 2 * width * shape.inner
+    return kept

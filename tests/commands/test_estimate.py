@@ -1,0 +1,27 @@
+"""`estimate`: the options of `train`, one document, nothing started."""
+
+import json
+from pathlib import Path
+
+from studio.storage.paths import Home
+from tests.commands.conftest import Call
+
+CONTRACT = {"peak_memory_bytes", "seconds", "low", "high", "steps", "tokens", "breakdown", "fits", "ladder"}
+
+
+def test_estimate_prints_one_document_and_starts_nothing(call: Call, rows: Path, home: Home) -> None:
+    result = call("estimate", "--model", "starter", "--dataset", rows, "--max-steps", 7, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert set(found) >= CONTRACT
+    assert found["steps"] == 7
+    assert sum(found["breakdown"].values()) == found["peak_memory_bytes"]
+    assert list(home.runs.iterdir()) == []
+
+
+def test_estimate_says_it_in_words(call: Call, rows: Path) -> None:
+    result = call("estimate", "--model", "starter", "--dataset", rows, "--set", "train.batch_tokens=65536")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("Memory: ")
+    assert "train.batch_tokens=" in result.stdout
+    assert "rough figure" in result.stderr
