@@ -1,33 +1,39 @@
-"""Tokens of each word asked for once: text comes apart at spaces, and the words of a file repeat.
+"""Tokens of many texts by a quicker library, where it is known to give the tokenizer's own.
 
-The tokenizer stays the truth: each word's tokens are its own. What makes a whole text the sum of its words is that the
-tokenizer never looks across a space between two other characters, and `apart_at_spaces` is sure of that for the ways of
-splitting it knows. The first texts are compared with what the tokenizer makes of them whole, besides.
+The tokenizer stays the truth. The quick one is asked only for kinds of tokenizers and for characters on which the two
+were tried and agreed, and is compared with the tokenizer on the first texts and on some of every call.
 """
 
 import json
 import re
-import threading
-from collections import defaultdict
-from itertools import chain, islice
+import tempfile
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Encoded = tuple[np.ndarray, np.ndarray]  # ids of all texts one after the other, and how many each text has
 CHUNK = 128  # texts a call: what the tokenizer makes of more does not fit the processor's cache
-COMPARED = 200  # texts
-NEW = 0.25  # a share of new words from which whole texts are quicker
-ROOM = 16_000_000  # bytes the words may take, about, until they are forgotten
-APART = re.compile(r"(?<=\S)(?= \S)")  # before each space between two characters that are no white space
-IRREGULAR = re.compile(r"\s\s|\0")
-# Every alternative takes white space alone, or a space at its beginning at most; none looks back.
+COMPARED, AGAIN = 200, 50  # the first so many texts, and then one of so many
+WORTH = 2_000_000  # bytes of examples from which it saves more than its start takes
 ENDINGS, BREAKS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"\s*[\r\n]+|\s+(?!\S)|\s+"
+# The ways of splitting on which the two were compared: those of Llama 3, Qwen 2 and Qwen 3.5.
 PATTERNS = (
     ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + BREAKS,
     ENDINGS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + BREAKS,
     ENDINGS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + BREAKS,
 )
+# tokie 0.1.4 goes another way with a tab or a break before an ending such as 's, and with letters that are numbers.
+SURE = re.compile(
+    r"[\t\n\r -~\xa0-\xb1\xb4-\xb8\xbb\xbf-\u024f\u0370-\u04ff\u0600-\u06ff\u0900-\u097f\u0e00-\u0e7f"
+    r"\u2010-\u2027\u20ac\u3001\u3002\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3\U0001f300-\U0001faff]*"
+)
+UNSURE = re.compile(r"[\t\n\r]'")
+
+
+class Differs(Exception):
+    """The quick library gave other tokens than the tokenizer: what it made is to be made again."""
 
 
 def encode(backend: Any, texts: list[str]) -> Encoded:
@@ -40,11 +46,8 @@ def encode(backend: Any, texts: list[str]) -> Encoded:
     return np.fromiter(chain.from_iterable(parts), np.int32, lengths.sum()), lengths
 
 
-def apart_at_spaces(backend: Any) -> bool:
-    """Whether a text's tokens are surely those of its parts, cut before a space that stands between other characters.
-
-    True for byte-level tokenizers that split like GPT-2, Llama 3 or Qwen, with or without digits taken apart first.
-    """
+def known(backend: Any) -> bool:
+    """Whether this is a tokenizer of a kind that was compared: byte-level, split like GPT-2, Llama 3 or Qwen."""
     splitter, normaliser = (
         json.loads(part.__getstate__()) if part else {} for part in (backend.pre_tokenizer, backend.normalizer)
     )
@@ -53,69 +56,61 @@ def apart_at_spaces(backend: Any) -> bool:
         steps = steps[1:]
     match steps:
         case [{"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]:
-            known = True
+            split = True
         case [
             {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
             {"type": "ByteLevel", "add_prefix_space": False},
         ]:
-            known = pattern in PATTERNS
+            split = pattern in PATTERNS
         case _:
-            known = False
+            split = False
     added = backend.get_added_tokens_decoder().values()
-    local = not any(token.lstrip or token.rstrip or re.search(r"\S\s", token.content) for token in added)
-    return known and local and normaliser.get("type") in (None, "NFC") and not getattr(backend.model, "dropout", None)
+    plain = not any(token.lstrip or token.rstrip or token.single_word for token in added)
+    return split and plain and normaliser.get("type") in (None, "NFC") and not getattr(backend.model, "dropout", None)
 
 
-class Words:
-    """An encoder of texts that remembers words; used from several threads."""
+class Quick:
+    """An encoder of many texts for one tokenizer; may be used from several threads."""
 
     def __init__(self, backend: Any) -> None:
+        """Raise ImportError where the library has no build for this system, ValueError for what it cannot read."""
+        from tokie import Tokenizer, TokieError
+
         self.backend = backend
-        self.use = apart_at_spaces(backend)
-        self.compared = False
-        self.lock = threading.Lock()
-        self._forget()
+        self.compared = 0
+        with tempfile.TemporaryDirectory() as folder:
+            backend.save(path := str(Path(folder) / "tokenizer.json"))
+            try:
+                self.quick: Any = Tokenizer.from_json(path)
+            except TokieError as error:
+                raise ValueError(str(error)) from error
 
     def __call__(self, texts: list[str]) -> Encoded:
-        """Return the tokens of texts, as `encode` does."""
-        with self.lock:
-            found = self._of_words(texts) if self.use and texts else None
-            if found and not self.compared:
-                self.compared = True
-                ids, lengths = encode(self.backend, texts[:COMPARED])
-                self.use = np.array_equal(lengths, found[1][:COMPARED]) and np.array_equal(ids, found[0][: len(ids)])
-                found = found if self.use else None
-        return found or encode(self.backend, texts)
+        """Return the tokens of texts as `encode` does; raise Differs where a comparison found others."""
+        sure = np.fromiter((bool(SURE.fullmatch(text) and not UNSURE.search(text)) for text in texts), bool, len(texts))
+        if sure.all():
+            return self._of_sure(texts)
+        ids = np.empty(len(texts), object)
+        for places, made in ((np.flatnonzero(sure), self._of_sure), (np.flatnonzero(~sure), self._of_others)):
+            found, lengths = made([texts[place] for place in places])
+            for place, part in zip(places, np.split(found, np.cumsum(lengths)[:-1]), strict=False):
+                ids[place] = part
+        return np.concatenate(ids), np.fromiter(map(len, ids), np.int64, len(ids))
 
-    def _forget(self) -> None:
-        self.numbers: defaultdict[str, int] = defaultdict()
-        self.numbers.default_factory = self.numbers.__len__  # a new word gets the next number
-        self.ids, self.lengths = np.zeros(0, np.int32), np.zeros(0, np.int64)  # of all words, by number
-        self.room = 0
+    def _of_others(self, texts: list[str]) -> Encoded:
+        return encode(self.backend, texts)
 
-    def _of_words(self, texts: list[str]) -> Encoded | None:
-        """Put texts together from words; None where too many are new."""
-        split = list(map(_words, texts))
-        counts = np.fromiter(map(len, split), np.int64, len(split))
-        before = len(self.numbers)
-        numbers = np.fromiter(map(self.numbers.__getitem__, chain.from_iterable(split)), np.int64, counts.sum())
-        new = list(islice(self.numbers, before, None))
-        if before and len(new) > NEW * len(numbers):
-            for word in new:
-                del self.numbers[word]
-            return None
-        ids, lengths = encode(self.backend, new)
-        self.ids, self.lengths = np.concatenate([self.ids, ids]), np.concatenate([self.lengths, lengths])
-        starts = np.cumsum(self.lengths) - self.lengths
-        made = self.lengths[numbers]
-        places = np.repeat(starts[numbers] - (np.cumsum(made) - made), made) + np.arange(made.sum())
-        result = self.ids[places], np.add.reduceat(made, np.cumsum(counts) - counts)
-        self.room += sum(map(len, new)) + 120 * len(new)
-        if self.room > ROOM:
-            self._forget()
-        return result
-
-
-def _words(text: str) -> list[str]:
-    """Cut a text where `APART` says; where no white space meets, every space will do, and no pattern is needed."""
-    return APART.split(text) if IRREGULAR.search(text) else text.replace(" ", "\0 ").split("\0")
+    def _of_sure(self, texts: list[str]) -> Encoded:
+        if not texts:
+            return np.zeros(0, np.int32), np.zeros(0, np.int64)
+        ids, lengths = self.quick.encode_batch_flat(texts, add_special_tokens=False)
+        ids, lengths = ids.astype(np.int32), lengths.astype(np.int64)
+        ends = np.cumsum(lengths)
+        first = max(0, COMPARED - self.compared)
+        self.compared += len(texts)
+        places = [*range(min(first, len(texts))), *range(first, len(texts), AGAIN)]
+        whole = self.backend.encode_batch_fast([texts[place] for place in places], add_special_tokens=False)
+        for place, right in zip(places, whole, strict=True):
+            if ids[ends[place] - lengths[place] : ends[place]].tolist() != right.ids:
+                raise Differs(texts[place])
+        return ids, lengths

@@ -16,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from studio.domain.errors import DataError, ModelError
 from studio.engine import quick_tokens
-from studio.engine.quick_tokens import Words
+from studio.engine.quick_tokens import Differs, Quick
+from studio.engine.rendering import render_all
 from studio.engine.rows import Row, Table, Writer
 
 # For base models without a chat template; it travels with the adapter.
@@ -81,12 +82,11 @@ def spans(
 
 
 def _rendered(tokenizer: Any, examples: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, int]]]]:
-    """Return text and spans of each example. All are rendered in two calls, which cost more than the rendering."""
+    """Return text and spans of each example. All are rendered in two calls."""
     talks = [example["messages"] for example in examples if "messages" in example]
     try:
-        texts = tokenizer.apply_chat_template(talks, tokenize=False) if talks else []
-        short = [talk[:-1] for talk in talks]
-        befores = tokenizer.apply_chat_template(short, tokenize=False, add_generation_prompt=True) if talks else []
+        texts = render_all(tokenizer, talks)
+        befores = render_all(tokenizer, [talk[:-1] for talk in talks], prompt=True)
     except (TemplateError, IndexError):  # one by one then: the one refused is named
         texts = befores = [""] * len(talks)
     known = zip(texts, befores, strict=True)
@@ -100,10 +100,10 @@ def _rendered(tokenizer: Any, examples: list[dict[str, Any]]) -> list[tuple[str,
     return found
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]], words: Words | None = None) -> list[Row]:
+def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]], quick: Quick | None = None) -> list[Row]:
     """Tokenise canonical examples: of a conversation the assistant's spans are trained, of plain text every token.
 
-    `words` remembers the tokens of words from one call to the next, which gives the same and is quicker for many.
+    `quick` gives the same tokens sooner, or raises Differs.
     """
     if not tokenizer.is_fast:
         raise ModelError(
@@ -111,16 +111,22 @@ def encode(tokenizer: PreTrainedTokenizerBase, examples: list[dict[str, Any]], w
         )
     rendered = _rendered(tokenizer, examples)
     texts, wanted = [text for text, _ in rendered], [found for _, found in rendered]
-    backend: Any = tokenizer.backend_tokenizer
-    if backend.truncation or backend.padding:  # as some are saved, or were left by a batch that was padded
-        backend.no_truncation()
-        backend.no_padding()
+    _whole(tokenizer)
     made = zip(
-        _apart(tokenizer, texts, wanted, words) if splits(tokenizer) else _by_offsets(tokenizer, texts, wanted),
+        _apart(tokenizer, texts, wanted, quick) if splits(tokenizer) else _by_offsets(tokenizer, texts, wanted),
         examples,
         strict=True,
     )
     return [Row(ids, trained, int(example.get("row", 0))) for (ids, trained), example in made]
+
+
+def _whole(tokenizer: Any) -> Any:
+    """Return what tokenises, set to give whole texts: some are saved otherwise, or were left so by a padded batch."""
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation or backend.padding:
+        backend.no_truncation()
+        backend.no_padding()
+    return backend
 
 
 def splits(tokenizer: Any) -> bool:
@@ -132,7 +138,7 @@ def splits(tokenizer: Any) -> bool:
 
 
 def _apart(
-    tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]], words: Words | None = None
+    tokenizer: Any, texts: list[str], wanted: list[list[tuple[int, int]]], quick: Quick | None = None
 ) -> Iterator[Tokens]:
     """Tokenise prompt and answers apart, as they are when the model is asked; no place of a token is needed then."""
     pieces, answers, number = [], [], []  # pieces of all texts, whether each is an answer, and how many a text has
@@ -141,7 +147,7 @@ def _apart(
         pieces += [text[start:end] for start, end in pairwise(edges)]
         answers += [index % 2 == 1 for index in range(len(edges) - 1)]
         number.append(len(edges) - 1)
-    ids, lengths = words(pieces) if words else quick_tokens.encode(tokenizer.backend_tokenizer, pieces)
+    ids, lengths = quick(pieces) if quick else quick_tokens.encode(tokenizer.backend_tokenizer, pieces)
     trained = np.repeat(answers, lengths)
     ends = np.cumsum(lengths)[np.cumsum(number) - 1]
     for start, end in pairwise([0, *ends]):
@@ -175,16 +181,26 @@ def read(path: Path) -> Iterator[list[dict[str, Any]]]:
         yield batch
 
 
-def _ahead(pool: ThreadPoolExecutor, tokenizer: Any, examples: Path) -> Iterator[list[Row]]:
+def _ahead(pool: ThreadPoolExecutor, tokenizer: Any, examples: Path, quick: Quick | None) -> Iterator[list[Row]]:
     """Encode a few batches ahead: one is rendered while the tokenizer, which needs no Python, works on another."""
     pending: deque[Future[list[Row]]] = deque()
-    words = Words(tokenizer.backend_tokenizer)
     for batch in read(examples):
-        pending.append(pool.submit(encode, tokenizer, batch, words))
+        pending.append(pool.submit(encode, tokenizer, batch, quick))
         if len(pending) > 2:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+def _quick(tokenizer: Any, examples: Path) -> Quick | None:
+    """Return the quicker encoder where there is much to do and it is known to give the same."""
+    backend = _whole(tokenizer)
+    if examples.stat().st_size < quick_tokens.WORTH or not quick_tokens.known(backend):
+        return None
+    try:
+        return Quick(backend)
+    except (ImportError, ValueError):  # no build for this system, or a tokenizer it cannot read
+        return None
 
 
 def tokenise(
@@ -205,9 +221,16 @@ def tokenise(
     digest.update(f"{template}\0{tokenizer.special_tokens_map}".encode())
     kept = examples.parent / "tokens" / f"{examples.stem}-{digest.hexdigest()[:16]}"
     if not kept.exists():
-        done = 0
-        with Writer(kept) as writer, ThreadPoolExecutor(2) as pool:
-            for rows in _ahead(pool, tokenizer, examples):
-                writer.add(rows)
-                told(done := done + len(rows))
+        try:
+            _keep(tokenizer, examples, kept, _quick(tokenizer, examples), told)
+        except Differs:
+            _keep(tokenizer, examples, kept, None, told)
     return Table.load(kept)
+
+
+def _keep(tokenizer: Any, examples: Path, kept: Path, quick: Quick | None, told: Callable[[int], None]) -> None:
+    done = 0
+    with Writer(kept) as writer, ThreadPoolExecutor(2) as pool:
+        for rows in _ahead(pool, tokenizer, examples, quick):
+            writer.add(rows)
+            told(done := done + len(rows))

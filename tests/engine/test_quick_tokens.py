@@ -1,4 +1,4 @@
-"""Words remembered give the tokens the tokenizer gives for whole texts, or are not used."""
+"""The quick library gives the tokens the tokenizer gives, or is not used."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from studio.engine import quick_tokens
-from studio.engine.quick_tokens import PATTERNS, Words, apart_at_spaces, encode
-from tests.engine.conftest import CORPUS
+from studio.engine import quick_tokens, tokens
+from studio.engine.quick_tokens import PATTERNS, Differs, Quick, encode, known
+from tests.engine.conftest import CORPUS, make_tokenizer
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 UNSPLIT = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -80,18 +80,20 @@ PIECES += [
 TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=3)), max_size=12).map("".join)
 
 
+QUICK = {name: Quick(backend) for name, backend in TOKENIZERS.items()}
+
+
+def plain(encoded):
+    return [part.tolist() for part in encoded]
+
+
 @pytest.mark.parametrize("name", WAYS)
-@given(st.lists(st.lists(TEXTS, min_size=1, max_size=4), min_size=1, max_size=3))
-@settings(max_examples=150, deadline=None)
-def test_words_put_together_are_the_text(name, batches):
+@given(st.lists(TEXTS, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_the_quick_tokens_are_the_tokenizers(name, texts):
     backend = TOKENIZERS[name]
-    assert apart_at_spaces(backend)
-    words = Words(backend)
-    words.compared = True  # it stands without the comparison
-    for texts in batches:
-        for mine, whole in zip(words(texts), encode(backend, texts), strict=True):
-            assert mine.tolist() == whole.tolist()
-    assert words.use
+    assert known(backend)
+    assert plain(QUICK[name](texts)) == plain(encode(backend, texts))
 
 
 @pytest.mark.parametrize(
@@ -102,44 +104,53 @@ def test_words_put_together_are_the_text(name, batches):
         made(after(r"\s+|\S+ ?")),
         made(BYTES, normalizers.NFKC()),
         made(BYTES, added=[AddedToken("<mask>", lstrip=True)]),
-        made(BYTES, added=["sky is"]),
+        made(BYTES, added=[AddedToken("sky", single_word=True)]),
     ],
-    ids=["metaspace", "prefix", "another pattern", "another normaliser", "takes a space", "holds a space"],
+    ids=["metaspace", "prefix", "another pattern", "another normaliser", "takes a space", "a word alone"],
 )
-def test_other_tokenizers_are_asked_for_whole_texts(backend):
-    assert not apart_at_spaces(backend)
-    texts = ["The sky is blue.", "<mask> sky is"]
-    words = Words(backend)
-    assert [part.tolist() for part in words(texts)] == [part.tolist() for part in encode(backend, texts)]
-    assert not words.numbers
+def test_other_tokenizers_are_not_known(backend):
+    assert not known(backend)
 
 
-def test_words_that_differ_from_the_text_are_given_up(monkeypatch):
-    monkeypatch.setattr(quick_tokens, "apart_at_spaces", lambda backend: True)
-    backend = made(after(r"\S+ ?"))  # a space belongs to the word before it
-    words = Words(backend)
-    for text in ("The sky is blue.", "The sky"):
-        assert [part.tolist() for part in words([text])] == [part.tolist() for part in encode(backend, [text])]
-    assert not words.use
+def test_other_tokens_are_told_and_the_file_made_without_the_library(monkeypatch, tmp_path):
+    rows, tokenizer = tmp_path / "rows.jsonl", make_tokenizer(None)
+    rows.write_text('{"text": "The sky is blue.", "row": 1}\n' * 300)
+    right = tokens.tokenise(tokenizer, rows, "")[0].ids.tolist()
+    other = made(WAYS["GPT-2"])
+    quick = Quick(other)
+    quick.backend = tokenizer.backend_tokenizer
+    with pytest.raises(Differs):
+        quick(["The sky is blue.</s>"])
+    monkeypatch.setattr(tokens, "_quick", lambda *_: quick)
+    assert tokens.tokenise(tokenizer, rows, "again")[0].ids.tolist() == right
 
 
-def test_many_new_words_are_not_learned_and_old_ones_forgotten(monkeypatch):
-    backend = TOKENIZERS["GPT-2"]
-    words = Words(backend)
-    words(["The sky is blue."])
-    known = list(words.numbers)
-    new = ["Where is my parcel and when"]
-    assert words(new)[0].tolist() == encode(backend, new)[0].tolist()
-    assert list(words.numbers) == known
-    monkeypatch.setattr(quick_tokens, "ROOM", 0)
-    assert words(["The sky"])[0].tolist() == encode(backend, ["The sky"])[0].tolist()
-    assert not words.numbers
-    assert words(["The sky"])[0].tolist() == encode(backend, ["The sky"])[0].tolist()
+def test_a_difference_is_found_late():
+    quick = Quick(TOKENIZERS["GPT-2"])
+    quick(["The sky"] * 300)
+    quick.backend = made(after(r"\S+ ?"))  # a space belongs to the word before it
+    with pytest.raises(Differs):
+        quick(["The sky is blue."])
+
+
+def test_a_large_file_is_tokenised_by_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(quick_tokens, "WORTH", 10)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "The sky", "row": 1}\n')
+
+    class Holder:
+        backend_tokenizer = TOKENIZERS["GPT-2"]
+
+    assert tokens._quick(Holder, rows)
+    Holder.backend_tokenizer = made(pre_tokenizers.Metaspace())
+    assert tokens._quick(Holder, rows) is None
+    monkeypatch.setattr(quick_tokens, "known", lambda backend: True)
+    Holder.backend_tokenizer = Tokenizer(models.WordLevel({"a": 0}, "a"))
+    assert tokens._quick(Holder, rows) is None  # what the library cannot read
 
 
 def test_nothing_is_nothing():
-    words = Words(TOKENIZERS["GPT-2"])
     for texts in ([], ["", ""]):
-        ids, lengths = words(texts)
+        ids, lengths = QUICK["GPT-2"](texts)
         assert ids.tolist() == []
         assert np.array_equal(lengths, [0] * len(texts))
