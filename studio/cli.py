@@ -1,13 +1,12 @@
 """`peft-studio`: the commands, named like the tabs. Only `ui` loads the page."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from studio import __version__
-from studio.commands import chat, estimate, quickstart, runs, train
-from studio.commands.common import Commands, Json, Map, emit, mapping, note, open_studio, progress, say, table
+from studio.commands import chat, data, estimate, quickstart, runs, train
+from studio.commands.common import Commands, Json, emit, note, open_studio, progress, say, table
 from studio.domain.errors import StudioError
 from studio.domain.words import plural, short, size
 
@@ -18,7 +17,6 @@ app = Commands(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 models = Commands(help="The base models on this machine.", no_args_is_help=True)
-data = Commands(help="Look at data files.", no_args_is_help=True)
 
 app.command()(quickstart.quickstart)
 app.command()(estimate.estimate)
@@ -27,7 +25,7 @@ app.command()(train.run)
 app.command()(chat.chat)
 app.command()(chat.evaluate)
 app.add_typer(models, name="models")
-app.add_typer(data, name="data")
+app.add_typer(data.data, name="data")
 app.add_typer(runs.runs, name="runs")
 app.add_typer(runs.adapters, name="adapters")
 
@@ -92,32 +90,6 @@ def fetch_model(
         emit(found)
     else:
         say(f"{found.id} is in {found.path} ({size(found.bytes)}).")
-
-
-@data.command("check")
-def check_data(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON, JSON lines, text or Parquet.")],
-    map: Map = None,
-    format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
-    json: Json = False,
-) -> None:
-    """Read a data file row by row: what it holds, what is wrong with it, what would be learned."""
-    with progress() as report:
-        found = open_studio().datasets.check(file, format=format, map=mapping(map) or None, report=report)
-    if json:
-        emit(found)
-        return
-    say(f"{file.name}: {found.usable:,} of {plural(found.rows, 'row')} can be used. {found.why}")
-    for warning in found.warnings:
-        say(warning)
-    if found.problems:
-        table(("Row", "Problem", "Remedy"), [(p.row, p.problem, p.remedy) for p in found.problems], right=(0,))
-        if found.problem_count > len(found.problems):
-            say(f"And {found.problem_count - len(found.problems):,} more.")
-    for example in found.examples[:1]:
-        say("The first example:")
-        turns = example.get("messages") or [{"role": "text", "content": example.get("text", "")}]
-        table(("", ""), [(turn["role"], turn["content"]) for turn in turns])
 
 
 @app.command("doctor")

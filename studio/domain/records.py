@@ -62,6 +62,32 @@ class Dataset(BaseModel):
     created: str
 
 
+class Difference(BaseModel):
+    """What a repair does to a row, shortened to where it differs; without `after` the row is left out."""
+
+    row: int
+    before: str
+    after: str | None = None
+
+
+class Finding(BaseModel):
+    """One kind of fault in the rows of a file: how many have it, the first ones, why it hurts and what to do.
+
+    `repair` is the name of the repair that ends it, as `data repair --fix` and an import take it; empty when only a
+    person can. `about`: the count is estimated from a sample of the rows.
+    """
+
+    kind: str
+    title: str
+    count: int
+    about: bool = False
+    rows: list[int]
+    why: str
+    remedy: str
+    repair: str = ""
+    examples: list[Difference] = []
+
+
 class Run(BaseModel):
     """A training run, read back from its directory. Times are UTC ISO 8601, durations seconds, memory bytes."""
 

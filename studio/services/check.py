@@ -1,9 +1,5 @@
 """The check of a data file: every row is read, counted and measured, and what cannot be used is told."""
 
-import hashlib
-import json
-from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -14,15 +10,17 @@ from pydantic import BaseModel
 
 from studio.domain.errors import DataError
 from studio.domain.events import Phase, Report, ignore
+from studio.domain.records import Finding
 from studio.services import structures
 from studio.services.formats import Problem, Source
+from studio.services.seen import ENCODE, Seen, mark_of
 from studio.services.structures import Layout
 
 LISTED = 50  # problems kept with their sentences; all are counted
 FEWEST, ADVISED = 4, 20  # examples
 REPORT_EVERY = 5_000  # rows
 
-ENCODE = json.JSONEncoder(ensure_ascii=False).encode
+HELD_OUT, SEED = 0.1, 42  # share of the rows kept for testing, and what chooses them, where nothing else is said
 Sink = Callable[[int, str], object]
 
 
@@ -54,35 +52,10 @@ class Check(BaseModel):
     problem_count: int = 0
     duplicates: int = 0
     warnings: list[str] = []
+    findings: list[Finding] = []
     examples: list[dict[str, Any]] = []
     words: Lengths = Lengths()
     characters: Lengths = Lengths()
-
-
-class Seen:
-    """The 64-bit hashes seen so far, in about 9 bytes each; sorted, so that the n-th smallest can be told."""
-
-    def __init__(self) -> None:
-        self.buckets = [array("Q") for _ in range(4096)]
-        self.count = 0
-
-    def add(self, mark: int) -> bool:
-        """Remember the hash; tell whether it is new."""
-        bucket = self.buckets[mark >> 52]
-        place = bisect_left(bucket, mark)
-        if place < len(bucket) and bucket[place] == mark:
-            return False
-        bucket.insert(place, mark)
-        self.count += 1
-        return True
-
-    def smallest(self, count: int) -> int:
-        """Return the bound below which there are `count` hashes."""
-        for bucket in self.buckets:
-            if count < len(bucket):
-                return bucket[count]
-            count -= len(bucket)
-        return 2**64
 
 
 class _Tally:
@@ -130,17 +103,24 @@ def examples(source: Source, layout: Layout) -> Iterator[dict[str, Any] | Proble
         yield example if isinstance(example, Problem) else {**example, "row": number}
 
 
+def first_examples(source: Source, layout: Layout) -> list[dict[str, Any]]:
+    """Return the examples of the first rows."""
+    found = (structures.convert(number, row, layout) for number, row in enumerate(source.head(), 1))
+    return [example for example in found if not isinstance(example, Problem)]
+
+
 def check_file(
     path: str | Path,
     *,
     format: str = "auto",
     map: dict[str, str] | None = None,
     limit: int | None = None,
+    max_tokens: int | None = None,
     report: Report = ignore,
 ) -> Check:
     """Read a file row by row and say what it holds; with a limit only its first rows. Nothing is stored."""
     source, layout = open_file(path, format, map)
-    return survey(source, layout, Seen(), limit=limit, report=report)
+    return survey(source, layout, Seen(), limit=limit, max_tokens=max_tokens, report=report)
 
 
 def survey(
@@ -148,8 +128,10 @@ def survey(
     layout: Layout,
     seen: Seen,
     *,
-    seed: int = 0,
+    seed: int = SEED,
+    eval_fraction: float = HELD_OUT,
     limit: int | None = None,
+    max_tokens: int | None = None,
     report: Report = ignore,
     sink: Sink | None = None,
 ) -> Check:
@@ -163,11 +145,14 @@ def survey(
         samples=layout.samples,
         map=layout.map,
     )
+    from studio.services.findings import MAX_TOKENS, Findings  # libraries that the page can start without
+
     words, characters = _Tally(), _Tally()
-    key = seed.to_bytes(8, "little")
-    found = examples(source, layout)
-    rows = duplicates = 0
-    for rows, example in enumerate(islice(found, limit), 1):
+    findings = Findings(layout, first_examples(source, layout), max_tokens or MAX_TOKENS)
+    found = source.rows()
+    rows = 0
+    for rows, (number, raw) in enumerate(islice(found, limit), 1):
+        example = raw if isinstance(raw, Problem) else structures.convert(number, raw, layout)
         if rows % REPORT_EVERY == 0:
             told = f"Reading: {rows:,} rows so far"
             report(Phase(words=told, done=source.bytes_read(), total=source.size, unit="bytes"))
@@ -175,23 +160,28 @@ def survey(
             result.problem_count += 1
             if result.problem_count <= LISTED:
                 result.problems.append(example)
+            if not isinstance(raw, Problem):
+                findings.problem(raw, example)
             continue
         if len(result.examples) < 5:
-            result.examples.append(example)
-        row = example.pop("row")
+            result.examples.append({**example, "row": number})
         texts = [example["text"]] if "text" in example else [turn["content"] for turn in example["messages"]]
-        words.add(sum(len(text.split()) for text in texts), row)
-        characters.add(sum(len(text) for text in texts), row)
+        length = sum(len(text) for text in texts)
+        words.add(sum(len(text.split()) for text in texts), number)
+        characters.add(length, number)
         line = ENCODE(example)
-        mark = int.from_bytes(hashlib.blake2b(line.encode(), digest_size=8, key=key).digest(), "big")
-        duplicates += not seen.add(mark)
+        mark = mark_of(line, seed)
+        is_new = seen.add(mark)
+        findings.example(number, example, mark, is_new, length)
         if sink:
-            sink(mark, f'{line[:-1]}, "row": {row}}}\n')
-        example["row"] = row
-    result.rows, result.usable, result.duplicates = rows, rows - result.problem_count, duplicates
+            sink(mark, f'{line[:-1]}, "row": {number}}}\n')
+    result.rows, result.usable = rows, rows - result.problem_count
+    result.duplicates = result.usable - seen.count
     result.complete = limit is None or next(found, None) is None
     result.words, result.characters = words.summary(), characters.summary()
     result.warnings = _warnings(result, source)
+    bound = seen.bound(result.usable, eval_fraction)
+    result.findings = findings.result(characters.counts, result.characters.p95, bound)
     return result
 
 
@@ -203,9 +193,6 @@ def _warnings(check: Check, source: Source) -> list[str]:
         found.append(
             f"Only {check.usable} usable examples. Add at least {ADVISED}, or the model has nothing to generalise from."
         )
-    if check.duplicates:
-        rows = "row repeats" if check.duplicates == 1 else "rows repeat"
-        found.append(f"{check.duplicates:,} {rows} an earlier one exactly. Repeated rows weigh more in training.")
     return found
 
 

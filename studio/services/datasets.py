@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from studio.domain.errors import DataError, NotFound, StudioError
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Dataset
-from studio.services.check import Check, Seen, check_file, open_file, refuse_unusable, survey
+from studio.services.check import HELD_OUT, SEED, Check, check_file, open_file, refuse_unusable, survey
+from studio.services.seen import Seen
 from studio.storage.paths import Home, sha256, write_atomic
 
 __all__ = ["Check", "Datasets", "sample_path"]
@@ -46,8 +47,8 @@ class Datasets:
         name: str = "",
         format: str = "auto",
         map: dict[str, str] | None = None,
-        eval_fraction: float = 0.1,
-        seed: int = 42,
+        eval_fraction: float = HELD_OUT,
+        seed: int = SEED,
         skip_bad: bool = False,
         report: Report = ignore,
     ) -> Dataset:
@@ -72,6 +73,7 @@ class Datasets:
                     layout,
                     seen,
                     seed=seed,
+                    eval_fraction=eval_fraction,
                     report=report,
                     sink=lambda mark, line: file.write(f"{mark:016x}{line}"),
                 )
@@ -173,10 +175,7 @@ class Datasets:
 
 def _split(folder: Path, seen: Seen, usable: int, eval_fraction: float) -> tuple[int, int]:
     """Split `all` into train.jsonl and eval.jsonl by hash, so that equal examples land on the same side."""
-    held = round(seen.count * eval_fraction)
-    if eval_fraction > 0 and usable >= 10:
-        held = max(held, 1)
-    bound = seen.smallest(min(held, seen.count - 1))
+    bound = seen.bound(usable, eval_fraction)
     counts = [0, 0]
     with (
         open(folder / "all", "rb") as source,

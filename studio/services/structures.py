@@ -122,7 +122,7 @@ def _conversation(role: str, content: str, usual: str) -> "Matcher":
     def match(columns: list[str], rows: list[RowValue]) -> dict[str, str]:
         found = []
         for column in columns:
-            turns = next((_turns(row[column]) for row in rows if isinstance(row, dict) and row.get(column)), None)
+            turns = next((turn_list(row[column]) for row in rows if isinstance(row, dict) and row.get(column)), None)
             if turns and isinstance(turns[0], dict) and role in turns[0] and content in turns[0]:
                 found.append(column)
         chosen = found if len(found) == 1 else _named(found, {usual})
@@ -263,7 +263,7 @@ def _messages(row: dict[str, Any], map: dict[str, str]) -> list[dict[str, str]]:
 
 def _conversation_of(row: dict[str, Any], column: str) -> list[dict[str, str]]:
     """Return the turns in the usual roles: perhaps a system text, then user and assistant in turn, an answer last."""
-    turns = _turns(row.get(column))
+    turns = turn_list(row.get(column))
     if not turns:
         raise Refused(f"has no turns in `{column}`.", REMAP)
     messages: list[dict[str, str]] = []
@@ -294,7 +294,7 @@ def _conversation_of(row: dict[str, Any], column: str) -> list[dict[str, str]]:
     return messages
 
 
-def _turns(value: Any) -> list[Any] | None:
+def turn_list(value: Any) -> list[Any] | None:
     """Return the list of turns, which a table holds as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:

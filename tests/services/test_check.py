@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studio.domain.errors import DataError, NeedsMapping
 from studio.domain.events import Phase
-from studio.services.check import Seen, check_file, examples, open_file
+from studio.services.check import check_file, examples, open_file
 from studio.services.datasets import sample_path
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -107,10 +107,10 @@ def test_what_lowers_the_quality_is_warned_of(tmp_path: Path) -> None:
     path.write_bytes("question,answer\nqué,ahí\nqué,ahí\nq2,a2\nq3,a3\nq2,other\nqué,ahí\n".encode("cp1252"))
     check = check_file(path)
     assert check.duplicates == 2
+    assert [(found.kind, found.rows) for found in check.findings] == [("duplicates", [2, 6])]
     assert check.warnings == [
         "few.csv is not UTF-8. It was read as Latin-1: look at the accents in the examples.",
         "Only 6 usable examples. Add at least 20, or the model has nothing to generalise from.",
-        "2 rows repeat an earlier one exactly. Repeated rows weigh more in training.",
     ]
 
 
@@ -188,16 +188,6 @@ def test_a_damaged_file_is_read_or_refused_in_words(
     else:
         assert check.usable + check.problem_count == check.rows
         check.model_dump_json()
-
-
-@given(st.lists(st.integers(0, 2**64 - 1)), st.data())
-def test_hashes_are_remembered_in_order(marks: list[int], data: st.DataObject) -> None:
-    seen = Seen()
-    assert [seen.add(mark) for mark in marks] == [mark not in marks[:place] for place, mark in enumerate(marks)]
-    ordered = sorted(set(marks))
-    assert seen.count == len(ordered)
-    count = data.draw(st.integers(0, len(ordered)))
-    assert sum(mark < seen.smallest(count) for mark in ordered) == count
 
 
 @pytest.mark.spec("U24.2")
