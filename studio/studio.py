@@ -7,6 +7,7 @@ from studio.services.chat import Chat
 from studio.services.datasets import Datasets
 from studio.services.estimate import Estimates
 from studio.services.evaluate import Evaluate
+from studio.services.hung import Hung
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.notify import Notify
@@ -34,10 +35,16 @@ class Studio:
         self.runs = Runs(self.home, self.store, self.models, self.datasets, self.adapters, self.machine)
         self.lock = Lock(self.home)  # not taken: only a studio that serves the page takes it
         self.notify = Notify(self.home, self.runs)
-        self.queue = Queue(self.runs, self.machine, self.lock, self.notify.look)
+        self.hung = Hung(self.runs, self.machine)
+        self.queue = Queue(self.runs, self.machine, self.lock, self._watch)
         self.runs.ring = self.queue.ring
         self.estimates = Estimates(self.runs, self.models, self.datasets, self.machine)
         self.runs.quote = self.estimates.of
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.meter = Meter(self.machine)
+
+    def _watch(self) -> float | None:
+        """Tell what is new and end what hangs; return the seconds to the next look, None where nothing is at work."""
+        waits = [each for each in (self.hung.look(), self.notify.look()) if each is not None]
+        return min(waits, default=None)

@@ -38,12 +38,16 @@ _children: dict[str, subprocess.Popen[str]] = {}  # by directory: the engines th
 
 
 class Process(BaseModel):
-    """Content of `process.json`. `exit_code` is added by the studio that started the engine and saw it end."""
+    """Content of `process.json`.
+
+    `exit_code` is added by the studio that started the engine and saw it end, `cause` by one that ended it.
+    """
 
     pid: int
     started: float
     token: str = ""
     exit_code: int | None = None
+    cause: str = ""
 
 
 def now() -> str:

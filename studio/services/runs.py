@@ -298,7 +298,7 @@ class Runs:
             known.cause = (
                 "It was stopped before it had saved an adapter."
                 if stop
-                else jobs.died(jobs.exit_code(known.path, record), known.path / "worker.log")
+                else record.cause or jobs.died(jobs.exit_code(known.path, record), known.path / "worker.log")
             )
         return Status.STOPPED if stop else Status.INTERRUPTED
 
