@@ -8,6 +8,7 @@ from studio.services.datasets import Datasets
 from studio.services.estimate import Estimates
 from studio.services.evaluate import Evaluate
 from studio.services.hung import Hung
+from studio.services.inspect import Inspect
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.notify import Notify
@@ -42,6 +43,7 @@ class Studio:
         self.runs.quote = self.estimates.of
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.chat = Chat(self.home, self.models, self.adapters)
+        self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)
 
     def _watch(self) -> float | None:

@@ -25,7 +25,8 @@ MAY_IMPORT = {
 # pure helpers for names and places below the home folder; the store itself is for services
 EVERYWHERE = {"studio", "studio.storage.paths"}
 LEARNING = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "trl"}
-SERVICES = {"Store", "Machine", "Models", "Datasets", "Runs", "Adapters", "Chat", "Evaluate", "Meter"} | {"Notify"}
+SERVICES = {"Store", "Machine", "Models", "Datasets", "Runs", "Adapters", "Chat", "Evaluate", "Meter"}
+SERVICES |= {"Notify", "Inspect"}
 BUILDERS = {
     "studio.studio",
     "studio.services.apart",  # the main of a child process, which has no Studio of its own

@@ -300,6 +300,15 @@ class TrainingConfig(Group):
         """How many places of the model's context the adapter takes."""
         return self.method.virtual_tokens if "virtual_tokens" in self.row.knobs else 0
 
+    def length_limit(self, context: int, longest: int) -> int:
+        """Tokens an example may have, in a model that reads `context` and among examples of up to `longest`."""
+        most = self.data.max_length
+        return min(context - self.virtual_tokens, longest) if most == "auto" else most
+
+    def when_longer(self, kind: str) -> str:
+        """What is done with longer examples: ask, drop or split. Plain text has no answer to lose and is split."""
+        return "split" if kind == "text" else self.data.over_length
+
     @property
     def adapter(self) -> str:
         """The method and its size in a few words: LoRA, rank 16, alpha 32."""

@@ -1,4 +1,4 @@
-"""`python -m studio.engine JOB DIR`: train, evaluate, convert or chat in this process."""
+"""`python -m studio.engine JOB DIR`: train, evaluate, convert, chat or inspect in this process."""
 
 import errno
 import os
@@ -11,17 +11,27 @@ from studio.domain.errors import StudioError
 from studio.domain.events import Failed
 from studio.engine.report import MEETING, Reporter, identify, settings
 
+JOBS = ("train", "evaluate", "convert", "keep", "chat", "inspect")
+
 
 def main() -> int:
-    if len(sys.argv) != 3 or sys.argv[1] not in ("train", "evaluate", "convert", "keep", "chat"):
-        print("usage: python -m studio.engine train|evaluate|convert|keep|chat DIRECTORY", file=sys.stderr)  # noqa: T201
+    if len(sys.argv) != 3 or sys.argv[1] not in JOBS:
+        print(f"usage: python -m studio.engine {'|'.join(JOBS)} DIRECTORY", file=sys.stderr)  # noqa: T201
         return 2
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # engines work from local files
     job, directory = sys.argv[1], Path(sys.argv[2])
     if job == "chat":
         from studio.engine import chat
 
-        chat.serve(directory)
+        chat.run(directory)
+        return 0
+    if job == "inspect":
+        # a tokenizer needs no torch, whose import is most of the wait for the first look
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch was not found
+        from studio.engine import inspect
+
+        inspect.run(directory)
         return 0
     several = MEETING in os.environ  # this is one of several processes of a run
     reporter = Reporter(directory, silent=several and os.environ["RANK"] != "0")

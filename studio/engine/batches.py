@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from studio.engine import parallel
-from studio.engine.rows import Row, Table, pack, packed_batch, padded_batch, spread
+from studio.engine.rows import Row, Table, pack, spread
+from studio.engine.tensors import packed_batch, padded_batch
 
 
 class Steps:

@@ -15,7 +15,8 @@ import torch
 from studio.engine import attention, gate, generate, lora, loss, memory, models, parallel, tokens
 from studio.engine.lanes import LEAST, Lanes, lanes_for
 from studio.engine.report import Reporter, write_json
-from studio.engine.rows import Row, packed_batch, padded_batch
+from studio.engine.rows import Row
+from studio.engine.tensors import packed_batch, padded_batch
 
 RESAMPLES = 2000
 LOSS_ROWS = 200  # rows whose loss is compared at the end of a run; `evaluate` takes all
@@ -67,7 +68,7 @@ def compare(
     Returns rows, base, adapter, difference (adapter − base: mean, 95 % interval, p), verdict and samples.
     """
     folder = Path(model_record["path"])
-    tokenizer = models.load_tokenizer(folder)
+    tokenizer = tokens.load_tokenizer(folder)
     generate.lock_template(tokenizer, adapter)
     tokens.template_of(tokenizer)
     examples = [example for batch in tokens.read(data) for example in batch]

@@ -15,6 +15,13 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 def base(folder: Path) -> dict[str, Any]:
     """Return the config of a model folder that may be loaded; raise ModelError when it may not."""
+    config = settings(folder)
+    _weights(folder, "model*.safetensors", folder.name)
+    return config
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """Return the config of a model folder, unless it asks for code of its own; the weights are not looked at."""
     config = _json(folder / "config.json", f"{folder} is not a model folder")
     if "auto_map" in json.dumps(config):
         raise ModelError(
@@ -23,8 +30,12 @@ def base(folder: Path) -> dict[str, Any]:
         )
     if not re.fullmatch(r"[a-z0-9_-]+", str(config.get("model_type", ""))):
         raise ModelError(f"{folder.name} does not name a known kind of model.", "Its config.json needs a model_type.")
-    _weights(folder, "model*.safetensors", folder.name)
     return config
+
+
+def context(config: dict[str, Any]) -> int:
+    """Return how many tokens a model reads at most; a million where its config does not say."""
+    return int(config.get("max_position_embeddings") or 1_000_000)
 
 
 def adapter(folder: Path) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Pipeline:
     def __init__(self, folder: Path) -> None:
         models.use_all_cores()
         self.device = models.pick_device("auto")
-        self.tokenizer = models.load_tokenizer(folder)
+        self.tokenizer = tokens.load_tokenizer(folder)
         self.template = tokens.template_of(self.tokenizer)
         self.folder = folder
         self.model: Any = self._base()

@@ -51,7 +51,7 @@ class Job:
         # as it was when the run began, so that it goes on the same
         before = lineage.get("engine", {}).get("precision", config.train.precision)
         dtype = models.pick_dtype(before, device)
-        tokenizer = models.load_tokenizer(Path(lineage["model"]["path"]))
+        tokenizer = tokens.load_tokenizer(Path(lineage["model"]["path"]))
         return cls(directory, config, lineage, reporter, device, dtype, tokenizer)
 
     def extend_lineage(self, template: str) -> None:

@@ -12,7 +12,8 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from studio.engine import loss, parallel
-from studio.engine.rows import Table, packed_batch, padded_batch
+from studio.engine.rows import Table
+from studio.engine.tensors import packed_batch, padded_batch
 
 CGROUP = Path("/sys/fs/cgroup")
 PROBE = 128  # tokens of the row that is measured

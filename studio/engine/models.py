@@ -1,4 +1,4 @@
-"""Load a base model and its tokenizer from a folder, quantise it, or make a folder of a GGUF file."""
+"""Load a base model from a folder, quantise it, or make a folder of a GGUF file."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from studio.domain.errors import ModelError
 from studio.engine import gate, parallel
@@ -50,13 +50,6 @@ def _seconds(dtype: torch.dtype) -> float:
         left @ right
         taken.append(time.perf_counter() - begin)
     return min(taken)
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_base(folder: Path, quantization: str, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:

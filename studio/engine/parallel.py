@@ -28,7 +28,8 @@ from studio.domain.config import HardwareConfig
 from studio.domain.errors import EngineError, StudioError
 from studio.domain.events import Failed
 from studio.engine.report import MEETING, Reporter
-from studio.engine.rows import Row, padded_batch
+from studio.engine.rows import Row
+from studio.engine.tensors import padded_batch
 
 LAUNCHER = "PEFT_STUDIO_LAUNCHER"  # number of the process that started this one
 PATIENCE = timedelta(days=7)  # waiting is no failure: whoever dies is seen by the process that started it

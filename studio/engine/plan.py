@@ -36,10 +36,8 @@ def make_plan(job: Job, template: str) -> Plan:
         tokens.tokenise(job.tokenizer, data / name, template, partial(reporter.phase, words, unit="examples"))
         for name, words in (("train.jsonl", "Reading the examples"), ("eval.jsonl", "Reading the held-out examples"))
     )
-    context = int(gate.base(job.base).get("max_position_embeddings") or 1_000_000) - config.virtual_tokens
-    longest = int(rows.lengths.max(initial=1))
-    limit = min(context, longest) if config.data.max_length == "auto" else config.data.max_length
-    over = "split" if job.lineage["dataset"]["kind"] == "text" else config.data.over_length
+    limit = config.length_limit(gate.context(gate.base(job.base)), int(rows.lengths.max(initial=1)))
+    over = config.when_longer(job.lineage["dataset"]["kind"])
     rows, longer = rows.fit(limit, over)
     held, _ = held.fit(limit, "drop" if over == "ask" else over)
     if longer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio.domain.errors import DataError, ModelError
 from studio.engine import quick_tokens
@@ -29,6 +29,19 @@ PLAIN_TEMPLATE = (
 BATCH = 1000  # rows tokenised at once
 VERSION = 1  # of what `encode` makes; a new one tokenises again
 Tokens = tuple[np.ndarray, np.ndarray]  # ids [T], and which of them are trained [T]
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a model folder, with a token to pad with."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The tokenizer in {folder.name} cannot be loaded: {error}", "Fetch the model again, or choose another."
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -127,6 +140,24 @@ def _whole(tokenizer: Any) -> Any:
         backend.no_truncation()
         backend.no_padding()
     return backend
+
+
+def placed(tokenizer: Any, example: dict[str, Any]) -> tuple[str, Row, list[int]]:
+    """Return an example's text, its row as `encode` makes it, and where in the text each token begins."""
+    ((text, found),) = _rendered(tokenizer, [example])
+    (row,) = encode(tokenizer, [example])
+    edges = [0, *(edge for span in found for edge in span), len(text)]
+    backend = tokenizer.backend_tokenizer
+    cuts, parts = [0], [backend.encode(text, add_special_tokens=False)]
+    if parts[0].ids != row.ids.tolist():  # prompt and answers were tokenised apart
+        cuts = edges[:-1]
+        parts = [backend.encode(text[start:end], add_special_tokens=False) for start, end in pairwise(edges)]
+    starts, reached = [], 0
+    for start, end in ((cut + a, cut + b) for cut, part in zip(cuts, parts, strict=True) for a, b in part.offsets):
+        # some tokenizers leave the space before a word out of its place: it belongs to the word, as it does in the id
+        starts.append(next((edge for edge in edges if reached <= edge <= start), reached))
+        reached = max(reached, end)
+    return text, row, starts
 
 
 def splits(tokenizer: Any) -> bool:

@@ -36,7 +36,7 @@ from studio.domain.config import TrainingConfig
 from studio.domain.errors import StudioError
 from studio.domain.records import Status
 from studio.engine import __main__ as engine
-from studio.engine import checkpoints, models, train  # noqa: F401 - warms what an engine imports
+from studio.engine import checkpoints, models, tokens, train  # noqa: F401 - warms what an engine imports
 from studio.services import jobs
 from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
@@ -179,7 +179,7 @@ def warm(folder: Path) -> Path:
     torch.set_num_threads(1)
     models.use_all_cores = lambda: torch.set_num_threads(1)
     place = make_model(folder / "model")
-    models.load_tokenizer(place)
+    tokens.load_tokenizer(place)
     models.load_base(place, "none", torch.float32, torch.device("cpu"))
     return place
 

@@ -51,10 +51,10 @@ def ours(model: str, path: str) -> dict[str, float]:
     """Tokenise in this process, as a run does, and make its first step."""
     import numpy as np
 
-    from studio.engine import models, tokens
+    from studio.engine import tokens
     from studio.engine.batches import Steps
 
-    tokenizer = models.load_tokenizer(Path(model))
+    tokenizer = tokens.load_tokenizer(Path(model))
     template = tokens.template_of(tokenizer)
     before, began, start = os.times(), time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     table = tokens.tokenise(tokenizer, Path(path), template)

@@ -76,7 +76,7 @@ class Studio(studio.studio.Studio):
 
     def __init__(self, home: str | Path | None = None) -> None:
         super().__init__(home)
-        self.runs.command = self.chat.command = self.evaluate.command = FAKE
+        self.runs.command = self.chat.server.command = self.evaluate.command = FAKE
         prepare = self.runs.prepare
 
         def planned(*args: Any, **kwargs: Any) -> Run:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from studio.engine import lora, loss
-from studio.engine.rows import padded_batch
+from studio.engine.tensors import padded_batch
 from tests.engine.test_attention import model_of, rows_of
 from tests.engine.test_lora import config
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.engine import attention, loss
-from studio.engine.rows import Row, packed_batch, padded_batch
+from studio.engine.rows import Row
+from studio.engine.tensors import packed_batch, padded_batch
 from tests.engine.conftest import SHAPE
 
 

@@ -10,7 +10,7 @@ from studio.domain.document import from_document
 from studio.domain.methods import METHODS
 from studio.engine import attention, fused, loss
 from studio.engine.lora import attach
-from studio.engine.rows import packed_batch
+from studio.engine.tensors import packed_batch
 from tests.engine.test_attention import model_of, rows_of
 
 TARGETS = "all-linear"

@@ -12,7 +12,7 @@ from studio.domain.document import from_document
 from studio.domain.methods import METHODS
 from studio.engine import evaluate, fused, lora, loss, models
 from studio.engine.generate import Pipeline
-from studio.engine.rows import packed_batch, padded_batch
+from studio.engine.tensors import packed_batch, padded_batch
 from tests.engine.conftest import make_model
 from tests.engine.test_attention import rows_of
 from tests.engine.test_fused import adapted

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.engine import loss, memory, parallel
-from studio.engine.rows import Table, packed_batch
+from studio.engine.rows import Table
+from studio.engine.tensors import packed_batch
 from tests.engine.test_attention import rows_of
 from tests.engine.test_fused import adapted
 

@@ -268,9 +268,10 @@ def test_long_texts_pass_in_both_directions(chat):
 
 def test_an_engine_ends_with_its_studio(tmp_path, small):
     code = (
-        "import sys, os\nfrom studio.services.chat import Engine\nfrom studio.storage.paths import Home\n"
+        "import sys, os\nfrom studio.services.serving import Engine\nfrom studio.storage.paths import Home\n"
         "from studio.domain.records import Model\n"
-        "engine = Engine(Model(id='m', path=sys.argv[1], source='folder'), Home(sys.argv[2]).prepare(), sys.argv[3:])\n"
+        "model = Model(id='m', path=sys.argv[1], source='folder')\n"
+        "engine = Engine('chat', model, Home(sys.argv[2]).prepare(), sys.argv[3:])\n"
         "print(engine.process.pid, flush=True)\nwhile engine.next()['type'] != 'ready': pass\nos.kill(os.getpid(), 9)\n"
     )
     root = str(Path(__file__).parents[2])

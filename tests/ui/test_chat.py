@@ -26,7 +26,7 @@ def model(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     here = Model(id="starter", path=str(folder), source="package")
     monkeypatch.setattr(studio.models, "list", lambda: [here])
     monkeypatch.setattr(studio.models, "find", lambda id: here if id in (here.id, here.path) else None)
-    studio.chat.command = FAKE
+    studio.chat.server.command = FAKE
     yield here
     studio.chat.unload()
 
