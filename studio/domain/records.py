@@ -59,6 +59,7 @@ class Dataset(BaseModel):
     usable: int
     train_rows: int
     eval_rows: int
+    repairs: list[str] = []
     created: str
 
 
@@ -74,13 +75,15 @@ class Finding(BaseModel):
     """One kind of fault in the rows of a file: how many have it, the first ones, why it hurts and what to do.
 
     `repair` is the name of the repair that ends it, as `data repair --fix` and an import take it; empty when only a
-    person can. `about`: the count is estimated from a sample of the rows.
+    person can. `about`: the count is estimated from a sample of the rows. `unusable`: how many of them cannot be used
+    before the repair.
     """
 
     kind: str
     title: str
     count: int
     about: bool = False
+    unusable: int = 0
     rows: list[int]
     why: str
     remedy: str

@@ -1,7 +1,7 @@
 """The check of a data file: every row is read, counted and measured, and what cannot be used is told."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,7 @@ class Check(BaseModel):
     duplicates: int = 0
     warnings: list[str] = []
     findings: list[Finding] = []
+    repaired: dict[str, int] = {}  # rows changed or left out when the data set was made, by repair
     examples: list[dict[str, Any]] = []
     words: Lengths = Lengths()
     characters: Lengths = Lengths()
@@ -132,10 +133,11 @@ def survey(
     eval_fraction: float = HELD_OUT,
     limit: int | None = None,
     max_tokens: int | None = None,
+    repairs: Sequence[str] = (),
     report: Report = ignore,
     sink: Sink | None = None,
 ) -> Check:
-    """Go through the rows once; hand each example's hash and line to `sink`."""
+    """Go through the rows once, repaired; hand each example's hash and line to `sink`."""
     result = Check(
         format=layout.format,
         kind=layout.kind,
@@ -145,17 +147,24 @@ def survey(
         samples=layout.samples,
         map=layout.map,
     )
-    from studio.services.findings import MAX_TOKENS, Findings  # libraries that the page can start without
+    # libraries that the page can start without
+    from studio.services.findings import MAX_TOKENS, Findings
+    from studio.services.repair import Repairs
 
     words, characters = _Tally(), _Tally()
-    findings = Findings(layout, first_examples(source, layout), max_tokens or MAX_TOKENS)
+    first = first_examples(source, layout)
+    findings = Findings(layout, first, max_tokens or MAX_TOKENS, languages=limit is None)  # they take a second to load
+    mending = Repairs(repairs, layout, first)
     found = source.rows()
     rows = 0
     for rows, (number, raw) in enumerate(islice(found, limit), 1):
-        example = raw if isinstance(raw, Problem) else structures.convert(number, raw, layout)
+        example: dict[str, Any] | Problem | str
+        raw, example = (raw, raw) if isinstance(raw, Problem) else mending.read(number, raw)
         if rows % REPORT_EVERY == 0:
             told = f"Reading: {rows:,} rows so far"
             report(Phase(words=told, done=source.bytes_read(), total=source.size, unit="bytes"))
+        if isinstance(example, str):
+            continue
         if isinstance(example, Problem):
             result.problem_count += 1
             if result.problem_count <= LISTED:
@@ -175,7 +184,8 @@ def survey(
         findings.example(number, example, mark, is_new, length)
         if sink:
             sink(mark, f'{line[:-1]}, "row": {number}}}\n')
-    result.rows, result.usable = rows, rows - result.problem_count
+    result.rows, result.usable = rows, rows - result.problem_count - mending.left_out.total()
+    result.repaired = dict(+mending.changed + mending.left_out)
     result.duplicates = result.usable - seen.count
     result.complete = limit is None or next(found, None) is None
     result.words, result.characters = words.summary(), characters.summary()

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
@@ -50,14 +50,19 @@ class Datasets:
         eval_fraction: float = HELD_OUT,
         seed: int = SEED,
         skip_bad: bool = False,
+        repairs: Sequence[str] = (),
         report: Report = ignore,
     ) -> Dataset:
-        """Make a data set of a file, whole or not at all. The same file and settings give the same data set."""
+        """Make a data set of a file, whole or not at all. The same file and settings give the same data set.
+
+        `repairs` are those that a check of the file named.
+        """
         if not 0 <= eval_fraction <= 0.5:
             raise DataError(f"{eval_fraction:g} of the rows cannot be held out.", "Choose a share from 0 to 0.5.")
         source, layout = open_file(path, format, map)
         content = sha256(source.path)
         settings = [LAYOUT_VERSION, content, layout.format, sorted(layout.map.items()), eval_fraction, seed]
+        settings += sorted(repairs)
         id = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         if self._load(self.home.datasets / id):
             refuse_unusable(self.profile(id), source.name, skip_bad)
@@ -74,6 +79,7 @@ class Datasets:
                     seen,
                     seed=seed,
                     eval_fraction=eval_fraction,
+                    repairs=repairs,
                     report=report,
                     sink=lambda mark, line: file.write(f"{mark:016x}{line}"),
                 )
@@ -94,6 +100,7 @@ class Datasets:
                 usable=found.usable,
                 train_rows=train_rows,
                 eval_rows=eval_rows,
+                repairs=list(repairs),
                 created=datetime.now(UTC).isoformat(timespec="milliseconds"),
             )
             write_atomic(folder / "profile.json", found.model_dump_json(indent=1))

@@ -122,6 +122,7 @@ class _Found:
     """What is kept of one kind while the rows go by."""
 
     count: int = 0
+    unusable: int = 0
     rows: list[int] = field(default_factory=list)
     examples: list[Difference] = field(default_factory=list)
 
@@ -136,8 +137,8 @@ class _Found:
 class Findings:
     """Looks at each row as it goes by; memory grows by 8 bytes a row, and by 16 more for one that nearly repeats."""
 
-    def __init__(self, layout: Layout, first: Sequence[Example], max_tokens: int = MAX_TOKENS) -> None:
-        self._layout, self._limit = layout, max_tokens
+    def __init__(self, layout: Layout, first: Sequence[Example], max_tokens: int, languages: bool) -> None:
+        self._layout, self._limit, self._tells_languages = layout, max_tokens, languages
         self._found: dict[str, _Found] = defaultdict(_Found)
         self._near = Near(first)
         self._marks = array("Q", [0])  # of each row, whose numbers begin at 1
@@ -150,13 +151,16 @@ class Findings:
     def problem(self, row: RowValue, problem: Problem) -> None:
         """Look at a row that cannot be used; there may be a repair for it."""
         self._mark(problem.row, 0)
+        before = problem.problem.replace("`", "")
         if repair.lacks_answer(row, self._layout):
-            self._found["empty-answer"].add(problem.row, lambda: _left_out(problem.row, problem.problem))
+            self._found["empty-answer"].unusable += 1
+            self._found["empty-answer"].add(problem.row, lambda: _left_out(problem.row, before))
             return
         _, example = repair.in_order(problem.row, row, self._layout, problem)
         if not isinstance(example, Problem):
+            self._found["role-order"].unusable += 1
             self._found["role-order"].add(
-                problem.row, lambda: Difference(row=problem.row, before=problem.problem, after=_turns(example))
+                problem.row, lambda: Difference(row=problem.row, before=before, after=_turns(example))
             )
 
     def example(self, row: int, example: Example, mark: int, is_new: bool, characters: int) -> None:
@@ -206,6 +210,7 @@ class Findings:
             title=f"{title} in {'about ' if about else ''}{plural(found.count, 'row')}",
             count=found.count,
             about=about,
+            unusable=found.unusable,
             rows=found.rows,
             why=f"{told} {why}".strip(),
             remedy=remedy,
@@ -226,7 +231,7 @@ class Findings:
                     break
 
     def _look_at_answer(self, row: int, example: Example, difference: Callable[[], Difference]) -> None:
-        if self._examples <= SAMPLED or not self._examples % SPARSE:
+        if self._tells_languages and (self._examples <= SAMPLED or not self._examples % SPARSE):
             self._judged += 1
             if code := language("\n".join(repair.answers(example))):
                 self._languages[code].add(row, difference)
@@ -247,6 +252,7 @@ class Findings:
                 self._found["length-outliers"].add(row, partial(_left_out, row, text))
         if far:
             self._found["length-outliers"].count = far
+            self._found["length-outliers"].rows.sort()
 
     def _weigh_sides(self, bound: int) -> None:
         for later, earlier in zip(*self._pairs, strict=True):

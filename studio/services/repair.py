@@ -6,7 +6,7 @@ nothing to a row that does not have the finding, and nothing the second time.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from studio.domain.errors import DataError
@@ -87,17 +87,21 @@ def settle(kinds: Sequence[str], findings: Sequence[Finding]) -> list[str]:
     Raises DataError for a kind that no repair has.
     """
     found = {finding.kind: finding.repair for finding in findings}
-    known = [*NAMES, *(kind for kind, repair in found.items() if repair)]
-    for kind in kinds:
-        if kind.partition(":")[0] not in known:
-            raise DataError(f"There is no repair `{kind}`.", f"Choose of {', '.join(NAMES)}.")
+    _must_be_known(kind for kind in kinds if not found.get(kind))
     return [found.get(kind) or kind for kind in kinds if kind not in BOUNDED or kind in found]
+
+
+def _must_be_known(names: Iterable[str]) -> None:
+    for name in names:
+        if name.partition(":")[0] not in NAMES:
+            raise DataError(f"There is no repair `{name}`.", f"Choose of {', '.join(NAMES)}.")
 
 
 class Repairs:
     """The repairs the user chose, for one reading of the file."""
 
     def __init__(self, names: Sequence[str], layout: Layout, first: Sequence[Example] = ()) -> None:
+        _must_be_known(names)
         bounds = dict(name.partition(":")[::2] for name in names)
         self.layout = layout
         self.changed: Counter[str] = Counter()  # rows, by repair

@@ -13,7 +13,7 @@ from studio.domain.events import Phase
 from studio.services import apart, datasets
 from studio.services.datasets import Check
 from studio.studio import Studio
-from studio.ui import data_page
+from studio.ui import data_page, findings
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, go, problem
 from studio.ui.pieces import (
     block,
@@ -30,6 +30,7 @@ from studio.ui.pieces import (
 
 NEW, FILE = "new", "a file"  # open instead of a data set: the place to add one, a file that was read but not added
 UNUSED = "not used"
+LARGE, FIRST_ROWS = 5_000_000, 1_000  # bytes from which on the first rows are shown while the others are read
 MEANINGS = {"prompt": "Question", "response": "Answer", "system": "Instruction", "text": "Text"}
 WHERE = (
     "The examples a model learns from. Files are read here and copied into the studio; nothing is uploaded anywhere."
@@ -45,7 +46,8 @@ Update = dict[Any, Any]
 def build(studio: Studio, shell: Shell) -> Tab:
     """Build the tab: a list, a place to add a file, and one data set; the open item says which is shown."""
     item = shell.items["data"]
-    file, found_examples = gr.State(), gr.State([])  # of the file being added: {path, map, bad}; its first examples
+    # Of the file being added: {path, map, found, bad, repairs, mends: rows a repair makes usable}; its first examples.
+    file, found_examples = gr.State(), gr.State([])
 
     with gr.Column(visible=False) as listing:
         with gr.Row(elem_classes="head"):
@@ -84,7 +86,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                     meaning: gr.Dropdown([UNUSED], value=UNUSED, label=label, min_width=160, interactive=True)
                     for meaning, label in MEANINGS.items()
                 }
-        issues = block()
+        issues = choices()
         leave_out = gr.Checkbox(label="Leave out", visible=False, interactive=True)
         held_out = gr.Slider(
             0,
@@ -127,7 +129,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                     remove: gr.update(visible=True),
                     number: gr.Slider(maximum=max(dataset.train_rows, 2), value=1, visible=True),
                     working: "",
-                    issues: "",
+                    issues: findings.shown(check, kept=True),
                     file: None,
                 }
             )
@@ -146,21 +148,28 @@ def build(studio: Studio, shell: Shell) -> Tab:
         inputs = {each: gr.update(interactive=False) for each in (drop, read_path, sample)}
         yield {said: busy(f"Reading {place.name}"), **inputs}
         inputs = {each: gr.update(interactive=True) for each in (drop, read_path, sample)}
+        where = said
         try:
             for answer in look(studio, place, mapping):
                 if isinstance(answer, Phase):
-                    yield {said: busy(answer.words, answer.done, answer.total)}
-                else:
-                    yield {said: "", item: FILE, **inputs, **view(one), **looked_at(place, *answer)}
+                    yield {where: busy(answer.words, answer.done, answer.total)}
+                    continue
+                shown_now: Update = {said: "", item: FILE, **inputs, **view(one), **looked_at(place, *answer)}
+                if not answer[0].complete:
+                    where = working
+                    shown_now |= {working: busy("These are the first rows. The others are being read")}
+                    shown_now |= {use: gr.Button("Train on this data", interactive=False)}
+                yield shown_now
         except StudioError as error:
-            yield {said: problem(error, "Not read"), **inputs, drop: gr.File(value=None, interactive=True)}
+            yield {where: problem(error, "Not read"), **inputs, drop: gr.File(value=None, interactive=True)}
 
     def looked_at(place: Path, check: Check, mapping: dict[str, str] | None, guessed: bool) -> Update:
         """Show a checked file; `mapping` is what it is to be added with."""
         bad = check.problem_count
         options = [UNUSED, *check.columns]
         return {
-            file: {"path": str(place), "map": mapping, "bad": bad, "found": check.map},
+            file: {"path": str(place), "map": mapping, "found": check.map, "bad": bad, "repairs": []}
+            | {"mends": {finding.repair: finding.unusable for finding in check.findings}},
             found_examples: check.examples,
             title: head(place.name, f"{check.why} {check.file}."),
             remove: gr.update(visible=False),
@@ -178,7 +187,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 pick: gr.Dropdown(options, value=check.map.get(meaning, UNUSED), info=data_page.sample(check, meaning))
                 for meaning, pick in picks.items()
             },
-            issues: data_page.issues_of(check),
+            issues: findings.shown(check),
             leave_out: gr.Checkbox(
                 label=f"Leave out {words.plural(bad, 'row')}", value=False, visible=bool(bad and check.usable)
             ),
@@ -230,6 +239,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         yield {use: gr.Button(interactive=False), working: busy("Copying the examples")}
         try:
             options = {"map": file["map"], "eval_fraction": share / 100, "skip_bad": skip_bad}
+            options |= {"repairs": file["repairs"]}
             for answer in apart.add(studio.home, file["path"], **options):
                 if isinstance(answer, Phase):
                     yield {working: busy(answer.words, answer.done, answer.total)}
@@ -238,6 +248,16 @@ def build(studio: Studio, shell: Shell) -> Tab:
                     yield {working: "", item: answer.id, **dict(zip(to_train, go("train", answer.id), strict=True))}
         except StudioError as error:
             yield {working: problem(error), use: gr.Button(interactive=True)}
+
+    def repair(picked: gr.SelectData, its: dict[str, Any]) -> Update:
+        its = findings.toggled(its, str(picked.index))
+        bad = findings.bad_rows(its)
+        label = f"Leave out {words.plural(bad, 'row')}"
+        return {
+            file: its,
+            use: data_page.primary(bad),
+            leave_out: gr.Checkbox(label=label, value=False, visible=bool(bad)),
+        }
 
     def turn(place: float, opened: str, examples: list[dict[str, Any]]) -> str:
         index = int(place) - 1
@@ -268,7 +288,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
     sample.click(lambda: (yield from read(str(datasets.sample_path()))), None, [*outputs, item], **QUIET)
     for meaning, pick in picks.items():
         pick.input(remap(meaning), [file, *picks.values()], outputs, **QUIET)
-    leave_out.input(lambda yes, its: data_page.primary(0 if yes else its["bad"]), [leave_out, file], use, **QUIET)
+    issues.select(repair, file, [file, use, leave_out], **QUIET)
+    leave_out.input(
+        lambda yes, its: data_page.primary(0 if yes else findings.bad_rows(its)), [leave_out, file], use, **QUIET
+    )
     number.input(turn, [number, item, found_examples], shown, trigger_mode="always_last", **QUIET)
     use.click(keep, [file, item, held_out, leave_out], [use, working, item, *shell.to("train")], **QUIET)
     remove.click(ask, item, [sure.lines, sure.act], **QUIET)
@@ -277,13 +300,20 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
 
 def look(studio: Studio, place: Path, mapping: dict[str, str] | None) -> Iterator[Any]:
-    """Yield phases, then (check, the map to add it with, whether that map is a guess)."""
-    try:
-        for answer in apart.check(studio.home, place, map=mapping):
-            yield answer if isinstance(answer, Phase) else (answer, mapping, False)
-    except NeedsMapping as asked:
-        for answer in apart.check(studio.home, place, map=asked.suggestion):
-            yield answer if isinstance(answer, Phase) else (answer, asked.suggestion, True)
+    """Yield phases, then (check, the map to add it with, whether that map is a guess); of a large file twice.
+
+    The first time only the first rows were looked at.
+    """
+    large = place.is_file() and place.stat().st_size > LARGE
+    guessed = False
+    for limit in (FIRST_ROWS, None) if large else (None,):
+        try:
+            for answer in apart.check(studio.home, place, map=mapping, limit=limit):
+                yield answer if isinstance(answer, Phase) else (answer, mapping, guessed)
+        except NeedsMapping as asked:
+            mapping, guessed = asked.suggestion, True
+            for answer in apart.check(studio.home, place, map=mapping, limit=limit):
+                yield answer if isinstance(answer, Phase) else (answer, mapping, guessed)
 
 
 def _discard(studio: Studio, path: str) -> None:

@@ -1,4 +1,4 @@
-"""What is said about a data file and about a data set: figures, findings, list items."""
+"""What is said about a data file and about a data set: figures, list items."""
 
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,12 @@ import gradio as gr
 from studio.domain import words
 from studio.domain.records import Dataset
 from studio.services.check import Check
-from studio.ui.pieces import findings, section
 
 OTHERWISE = {
     "prompt": "What is asked",
     "response": "What the model should say",
     "system": "Said before each question, if any",
 } | {"text": "Instead: plain text to learn"}
-LISTED = 5  # problems shown
 SAMPLE = 28  # characters of a first value, so that it stays on one line
 
 
@@ -63,23 +61,6 @@ def _lengths(check: Check) -> list[dict[str, Any]]:
             "note": f"row {check.words.longest_row:,}",
         },
     ]
-
-
-def issues_of(check: Check) -> str:
-    """Return what was found: rows that cannot be used with their remedy, and what is only worth knowing."""
-    bad, shown = check.problem_count, check.problems[:LISTED]
-    items = []
-    if bad:
-        remedies = list(dict.fromkeys(each.remedy for each in shown))
-        same = len(remedies) == 1  # then it is said once
-        lines = [each.problem if same else f"{each.problem} {each.remedy}" for each in shown]
-        more = f"And {bad - len(shown):,} more." if bad > len(shown) else ""
-        lines += [f"{more} {remedies[0] if same else ''}".strip()]
-        items.append(
-            ("Must fix", "bad", f"{words.plural(bad, 'row')} cannot be used", [line for line in lines if line])
-        )
-    items += [("Should fix", "warn", warning, []) for warning in check.warnings]
-    return section("Findings", "The original file is never changed.") + findings(items) if items else ""
 
 
 def primary(bad: int) -> gr.Button:

@@ -162,15 +162,6 @@ def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def findings(items: Iterable[tuple[str, str, str, list[str]]]) -> str:
-    """Return what a check found, each (how grave, its tone, what, lines of detail)."""
-    return html(
-        """<ul class="findings">{% for word, tone, title, lines in items %}<li><em class="{{ tone }}">{{ word }}</em>
-<div><b>{{ title }}</b>{% for line in lines %}<p>{{ line | code }}</p>{% endfor %}</div></li>{% endfor %}</ul>""",
-        items=items,
-    )
-
-
 def example(record: Mapping[str, Any]) -> str:
     """Return one canonical example as turns, with what the model learns to write marked."""
     turns = record.get("messages") or [{"role": "text", "content": record.get("text", "")}]

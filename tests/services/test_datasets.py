@@ -317,3 +317,17 @@ def test_each_example_can_be_shown(datasets: Datasets, tmp_path: Path) -> None:
 def test_the_sample_data_can_be_added(datasets: Datasets) -> None:
     dataset = datasets.add(sample_path())
     assert (dataset.train_rows, dataset.eval_rows) == (180, 20)
+
+
+def test_other_repairs_are_another_data_set(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer\nUn cafÃ©?,Oui.\n" + "".join(f"q{n},a{n}\n" for n in range(30)) + "q1,a1\n")
+    datasets = Datasets(home)
+    plain, mended = datasets.add(path), datasets.add(path, repairs=["encoding", "duplicates"])
+    assert plain.id != mended.id
+    assert datasets.add(path, repairs=["duplicates", "encoding"]).id == mended.id
+    assert (plain.usable, mended.usable, mended.rows) == (32, 31, 32)
+    assert [found.kind for found in datasets.profile(plain.id).findings] == ["encoding", "duplicates"]
+    assert datasets.profile(mended.id).findings == []
+    with pytest.raises(DataError, match="no repair `spelling`"):
+        datasets.add(path, repairs=["spelling"])

@@ -194,3 +194,30 @@ def test_another_tab_does_not_lose_the_file_that_was_read(view: Any, tickets: Pa
     assert view.seen() == before
     view.refresh(NEW)
     assert visible(view) == "adding"
+
+
+@pytest.mark.spec("U24.3")
+def test_a_finding_is_repaired_in_what_is_kept(view: Any, studio: Studio, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Is {i} odd?", "completion": f"Ask {i * 7} again."} for i in range(30)]
+    rows[4] |= {"completion": ""}
+    rows[5] |= {"prompt": "Un cafÃ©?"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    before = path.read_bytes()
+    drop(view, path)
+    assert "Characters read in a wrong encoding in 1 row" in view.seen()
+    assert view.was("Leave out", "label") == "Leave out 1 row"
+    for repair in ("encoding", "empty-answer"):
+        (switch,) = [fn for fn in view.demo.fns.values() if fn.name == "repair"]
+        picked = gr.SelectData(None, {"index": repair, "value": repair})
+        view._take(switch.fn(picked, *[view.values[each] for each in switch.inputs]), switch.outputs)
+    assert view.was(TRAIN, "interactive") is True
+    view.press(TRAIN)
+    (dataset,) = studio.datasets.list()
+    assert (dataset.usable, dataset.repairs) == (29, ["encoding", "empty-answer"])
+    kept = "".join((Path(dataset.path) / f"{side}.jsonl").read_text(encoding="utf-8") for side in ("train", "eval"))
+    assert "Un café?" in kept
+    assert path.read_bytes() == before
+    view.refresh(dataset.id)
+    assert "When it was added: encoding, 1 row; empty-answer, 1 row" in view.seen()
+    assert "Characters read in a wrong encoding" not in view.seen()

@@ -23,7 +23,6 @@ PIECES: dict[str, Callable[[str], str]] = {
     "note": lambda t: pieces.note(t, t, word=t, tone=t),
     "busy": lambda t: pieces.busy(t, 1, 2),
     "definitions": lambda t: pieces.definitions([(t, t)]),
-    "findings": lambda t: pieces.findings([(t, t, t, [t])]),
     "example": lambda t: pieces.example({"messages": [{"role": t, "content": t}]}),
     "text": lambda t: pieces.example({"text": t}),
 }
