@@ -26,13 +26,13 @@ def configuration() -> str:
         "JSON Schema.",
         "",
     ]
-    groups = {"": schema} | {name: field for name, field in schema["properties"].items() if name != "name"}
+    groups = {"": schema} | {name: field for name, field in schema["properties"].items() if "$ref" in field}
     for name, field in groups.items():
         group = schema if not name else _definition(schema, field)
         lines += [f"## {name}", "", group["description"], ""] if name else []
         lines += ["| key | default | values | meaning |", "| --- | --- | --- | --- |"]
         for key, item in group["properties"].items():
-            if name or key == "name":
+            if "$ref" not in item:
                 path = f"{name}.{key}".removeprefix(".")
                 default = f"`{_value(item['default'])}`" if "default" in item else "required"
                 meaning = f"**{item['title']}.** {item['description']}".replace("|", "\\|")

@@ -21,6 +21,7 @@ def estimate(
     model: train.ModelName = None,
     dataset: train.DatasetName = None,
     map: Map = None,
+    profile: train.Purpose = None,
     method: train.MethodName = None,
     max_steps: train.MaxSteps = None,
     epochs: train.Epochs = None,
@@ -30,7 +31,9 @@ def estimate(
     json: Json = False,
 ) -> None:
     """Say what a run of these settings needs: memory, time, and the changes that would make it fit."""
-    settings = train.settings_of(config, model, dataset, map, method, max_steps, epochs, name, set, skip_bad_rows)
+    settings = train.settings_of(
+        config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows
+    )
     studio = open_studio()
     with progress() as report:
         found = studio.runs.resolve(settings, report)

@@ -24,6 +24,7 @@ from studio.commands.common import (
 )
 from studio.domain.events import AnyEvent, Evaluated, Phase, Started, Step, Warned
 from studio.domain.methods import METHODS
+from studio.domain.profiles import PROFILES
 from studio.domain.words import count, duration, interval, plural, run_title, short
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 Config = Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="A configuration; options override it.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="`starter`, a Hub id, a folder or a .gguf file.")]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="A data file, or the id of a data set.")]
+Purpose = Annotated[
+    str | None,
+    typer.Option("--profile", help=f"What the model is for, which sets the rest: {', '.join(PROFILES)}."),
+]
 MethodName = Annotated[str | None, typer.Option("--method", help=f"{', '.join(METHODS)}.")]
 MaxSteps = Annotated[int | None, typer.Option(help="End after this many steps.")]
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
@@ -48,6 +53,7 @@ def train(
     model: ModelName = None,
     dataset: DatasetName = None,
     map: Map = None,
+    profile: Purpose = None,
     method: MethodName = None,
     max_steps: MaxSteps = None,
     epochs: Epochs = None,
@@ -74,7 +80,7 @@ def train(
     if schema:
         emit(TrainingConfig.model_json_schema())
         return
-    settings = settings_of(config, model, dataset, map, method, max_steps, epochs, name, set, skip_bad_rows)
+    settings = settings_of(config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows)
     studio = open_studio()
     if after:
         studio.runs.get(after)  # said before anything is made
@@ -106,6 +112,7 @@ def settings_of(
     model: str | None,
     dataset: str | None,
     map: list[str] | None,
+    profile: str | None,
     method: str | None,
     max_steps: int | None,
     epochs: float | None,
@@ -122,6 +129,7 @@ def settings_of(
         "data.path": dataset,
         "data.map": mapping(map) or None,
         "data.skip_bad_rows": skip_bad_rows or None,
+        "profile": profile,
         "method.name": method,
         "train.max_steps": max_steps,
         "train.epochs": epochs,

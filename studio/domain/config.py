@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from studio.domain.fields import Auto, Group, OnOff
 from studio.domain.methods import METHODS, Method
+from studio.domain.profiles import GENERAL, PROFILES
 from studio.domain.safety import CheckpointConfig, GuardConfig
 
 SIZES = {"block_size", "virtual_tokens"}  # knobs of single methods that say how large an adapter is
@@ -243,6 +244,10 @@ class TrainingConfig(Group):
     name: Annotated[
         str, Field(title="Name", description="Name of the adapter. Empty: named after the data.", max_length=80)
     ] = ""
+    profile: Annotated[
+        Literal[*PROFILES],  # type: ignore[valid-type]
+        Field(title="Purpose", description="What the model is trained for; values you leave open follow from it."),
+    ] = GENERAL
     model: ModelConfig
     data: DataConfig
     method: MethodConfig = MethodConfig()

@@ -69,8 +69,11 @@ def override(document: dict[str, Any], assignments: list[str]) -> dict[str, Any]
 
 
 def flat(document: dict[str, Any]) -> dict[str, Any]:
-    """Return a document as group.key → value."""
-    return {f"{group}.{key}": value for group, its in document.items() for key, value in its.items()}
+    """Return a document as group.key → value; what stands in no group has its own name."""
+    result: dict[str, Any] = {}
+    for group, its in document.items():
+        result |= {f"{group}.{key}": value for key, value in its.items()} if isinstance(its, dict) else {group: its}
+    return result
 
 
 def with_edit(document: dict[str, Any], edit: dict[str, Any]) -> dict[str, Any]:

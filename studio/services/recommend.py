@@ -4,6 +4,9 @@ import math
 from typing import Any
 
 from studio.domain.config import TrainingConfig
+from studio.domain.fields import Group
+from studio.domain.methods import METHODS, Method
+from studio.domain.profiles import PROFILES
 from studio.domain.records import Dataset, Model
 from studio.domain.words import count, plural, rate, short
 from studio.services.check import Lengths
@@ -63,13 +66,28 @@ DEFAULTS = {
 def recommend(
     config: TrainingConfig, model: Model, dataset: Dataset, facts: MachineFacts, lengths: Lengths
 ) -> tuple[TrainingConfig, dict[str, str]]:
-    """Return the config with every `auto` resolved that can be before the tokens are counted, and a reason per key."""
+    """Return the config with every `auto` resolved that can be before the tokens are counted, and a reason per key.
+
+    Where the user says nothing, the purpose's row goes before the usual rule.
+    """
+    profile = PROFILES[config.profile]
+    said = {key for key in DEFAULTS | {"method.name": ""} if _name(key) in _group(config, key).model_fields_set}
+    method, why = config.row, config.row.when
+    if "method.name" in profile.settings and "method.name" not in said:
+        name, why = profile.settings["method.name"]
+        method = METHODS[name]
+    special = {key: each for key, each in profile.settings.items() if _possible(key, config, method)}
     document = config.model_dump()
-    reasons: dict[str, str] = {}
+    document["method"]["name"] = method.name
+    reasons = {"method.name": why}
 
     def settle(key: str, value: Any, reason: str) -> Any:
         """Set an `auto`; beside another choice of the user's, say what is recommended."""
         group, name = key.split(".")
+        value, reason = special.get(key, (value, reason))
+        if key in profile.times:
+            factor, also = profile.times[key]
+            value, reason = value * factor, f"{reason} For this purpose {factor:g} times that: {also}"
         mine = document[group][name]
         if mine == "auto":
             document[group][name] = mine = value
@@ -79,23 +97,28 @@ def recommend(
 
     for key, reason in DEFAULTS.items():
         group, name = key.split(".")
-        usual = type(getattr(config, group)).model_fields[name].default
+        usual, reason = special.get(key, (type(_group(config, key)).model_fields[name].default, reason))
+        if key in special and key not in said:
+            document[group][name] = usual
         same = document[group][name] == usual
-        reasons[key] = reason if same else f"You set this. Usual: {_shown(key, usual)}."
-    method = config.row
-    unused = [knob for knob in document["method"] if knob not in method.knobs]
+        word = "Recommended" if key in special else "Usual"
+        reasons[key] = reason if same else f"You set this. {word}: {_shown(key, usual)}. {reason}"
+    unused = [knob for knob in document["method"] if knob not in ("name", *method.knobs)]
     reasons |= {f"method.{knob}": f"{method.title} does not use it." for knob in unused}
-    reasons["method.name"] = method.when
+    rank = method.rank
     if "rank" in method.knobs:
-        settle("method.rank", method.rank, f"Usual for {method.title}; new knowledge may need four times as much.")
+        rank = settle("method.rank", rank, f"Usual for {method.title}; new knowledge may need four times as much.")
     if "alpha" in method.knobs:
-        settle("method.alpha", 2 * config.rank, "Twice the rank is the usual strength.")
+        settle("method.alpha", 2 * rank, "Twice the rank is the usual strength.")
     settle("model.quantization", method.quantization, _quantization(method.quantization, method.title))
     text = dataset.kind == "text"
     settle("train.objective", "text" if text else "sft", f"The data is {'plain text' if text else 'conversations'}.")
 
     rows = dataset.train_rows
     context = model.context or NO_LIMIT
+    if "data.max_length" in special:
+        length, reason = special["data.max_length"]
+        special["data.max_length"] = min(length, context), reason
     if text:
         piece = settle(
             "data.max_length",
@@ -105,6 +128,8 @@ def recommend(
         rows = max(
             rows, round(lengths.total / CHARACTERS_A_TOKEN * (1 - dataset.eval_rows / max(dataset.usable, 1)) / piece)
         )
+    elif "data.max_length" in special:
+        settle("data.max_length", "auto", "")
     elif config.data.max_length == "auto":
         reach = f" of {count(context)} tokens" if model.context else ""
         reasons["data.max_length"] = f"The longest example, as far as the model's context{reach} reaches."
@@ -148,6 +173,27 @@ def recommend(
     else:
         settle("train.batch_tokens", BATCH_TOKENS_CPU, "Without a graphics card more at once is not faster.")
     return TrainingConfig.model_validate(document), reasons
+
+
+def _group(config: TrainingConfig, key: str) -> Group:
+    group: Group = getattr(config, key.split(".")[0])
+    return group
+
+
+def _name(key: str) -> str:
+    return key.split(".")[1]
+
+
+def _possible(key: str, config: TrainingConfig, method: Method) -> bool:
+    """Whether a method can do what a purpose asks for."""
+    match key.split("."):
+        case "method", knob:
+            return knob in method.knobs
+        case "model", "quantization":
+            return method.quantized_base and config.hardware.sharding == "none"
+        case "train", "recompute":
+            return method.recompute
+    return True
 
 
 def _row(table: tuple[tuple[float, Any], ...], size: float) -> Any:

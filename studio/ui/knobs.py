@@ -9,7 +9,7 @@ import gradio as gr
 
 from studio.domain.config import TrainingConfig
 from studio.domain.methods import METHODS
-from studio.ui.pieces import block, html
+from studio.ui.pieces import choices, html
 
 # Said elsewhere: on the page itself, or when the data was added.
 ELSEWHERE = {"model.id", "model.revision", "data.path", "data.format", "data.map", "data.eval_fraction"} | {
@@ -48,7 +48,7 @@ def knob(key: str, field: Mapping[str, Any]) -> Knob:
     """Make the control of a field, its label and help left, the reason of its value right."""
     with gr.Row(elem_classes="knob"):
         control = _control(key, field)
-        reason = block(scale=1)
+        reason = choices(scale=1)
     return Knob(key, field["title"], control, reason)
 
 
@@ -144,7 +144,12 @@ def group_title(group: str, made: Mapping[str, Knob], values: Mapping[str, Any])
     return f"{groups()[group]['description'].rstrip('.')}: {', '.join(said)}"
 
 
-def why(reason: str) -> str:
-    """Return the text beside a control; a value the user changed is marked."""
-    changed = "changed" if reason.startswith("You set this") else ""
-    return html("<p class='reason {{ changed }}'>{{ reason }}</p>", reason=reason, changed=changed)
+def why(key: str, reason: str, offer: str = "") -> str:
+    """Return the text beside a control; one the user changed is marked, with a button that takes up the offer."""
+    return html(
+        """<p class="reason {{ 'changed' if offer }}">{{ reason }}</p>
+{% if offer %}<button class="instead" data-id="{{ key }}">Use {{ offer }}</button>{% endif %}""",
+        key=key,
+        reason=reason,
+        offer=offer,
+    )

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.domain.config import TrainingConfig
-from studio.domain.document import from_document, override
+from studio.domain.document import flat, from_document, override
 from studio.domain.methods import METHODS
+from studio.domain.profiles import PROFILES, Profile
 from studio.domain.records import Dataset, Model
 from studio.services.check import Lengths
 from studio.services.machine import Gpu, MachineFacts
@@ -27,7 +28,7 @@ NO_REASON_NEEDED = {"model.id", "model.revision", "data.path", "data.format", "d
 KEYS = {
     f"{group}.{name}"
     for group, field in TrainingConfig.model_fields.items()
-    if group != "name"
+    if group not in ("name", "profile")
     for name in field.annotation.model_fields  # type: ignore[union-attr]
 }
 
@@ -52,24 +53,23 @@ def settled(
     )
     lengths = Lengths(total=more.get("characters", 100 * rows))
     config, reasons = recommend(from_document(document), model, dataset, facts, lengths)
-    values = {
-        f"{group}.{key}": v for group, g in config.model_dump().items() if group != "name" for key, v in g.items()
-    }
-    return values, reasons
+    return flat(config.model_dump(exclude={"name", "profile"})), reasons
 
 
 @pytest.mark.spec("U21.5")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["chat", "text"])
 @pytest.mark.parametrize("card", [True, False])
-def test_model_and_data_are_enough(method: str, kind: str, card: bool) -> None:
-    values, reasons = settled(f"method.name={method}", kind=kind, card=card)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_model_and_data_are_enough(method: str, kind: str, card: bool, profile: str) -> None:
+    values, reasons = settled(f"method.name={method}", f"profile={profile}", kind=kind, card=card)
     unused = {f"method.{knob}" for knob in ("rank", "alpha") if knob not in METHODS[method].knobs}
     assert {key for key, value in values.items() if value == "auto"} <= ENGINE_DECIDES | {"data.format"} | unused
     assert all(METHODS[method].title in reasons[key] for key in unused)
     assert set(reasons) >= KEYS - NO_REASON_NEEDED
     assert all(reason.endswith(".") and "\n" not in reason for reason in reasons.values())
-    assert "You set this" not in " ".join(reasons.values())
+    mine = [key for key, reason in reasons.items() if "You set this" in reason]
+    assert mine == [], "nothing but the method was set"
 
 
 @given(
@@ -90,13 +90,14 @@ def test_model_and_data_are_enough(method: str, kind: str, card: bool) -> None:
     ),
     st.integers(1, 100_000),
     st.sampled_from(["chat", "text"]),
+    st.sampled_from(list(PROFILES)),
 )
-def test_what_the_user_sets_stays(chosen: dict[str, Any], rows: int, kind: str) -> None:
-    values, reasons = settled(*(f"{key}={value}" for key, value in chosen.items()), rows=rows, kind=kind)
+def test_what_the_user_sets_stays(chosen: dict[str, Any], rows: int, kind: str, profile: str) -> None:
+    purpose = f"profile={profile}"
+    values, reasons = settled(purpose, *(f"{key}={value}" for key, value in chosen.items()), rows=rows, kind=kind)
     assert {key: values[key] for key in chosen} == chosen
-    again, why = settled(
-        *(f"{key}={value}" for key, value in values.items() if value not in ("auto", "", {})), rows=rows, kind=kind
-    )
+    resolved = (f"{key}={value}" for key, value in values.items() if value not in ("auto", "", {}))
+    again, why = settled(purpose, *resolved, rows=rows, kind=kind)
     assert again == values, "settings that were resolved once are taken as they are"
     assert set(why) == set(reasons)
 
@@ -104,7 +105,7 @@ def test_what_the_user_sets_stays(chosen: dict[str, Any], rows: int, kind: str) 
 def test_a_choice_of_the_user_s_stands_beside_the_recommendation() -> None:
     _, reasons = settled("train.epochs=9", "train.seed=7")
     assert reasons["train.epochs"].startswith("You set this. Recommended: 3.")
-    assert reasons["train.seed"] == "You set this. Usual: 42."
+    assert reasons["train.seed"].startswith("You set this. Usual: 42. Any number does")
 
 
 def test_larger_models_get_smaller_rates() -> None:
@@ -147,3 +148,45 @@ def test_a_model_of_unknown_size_gets_a_rate_all_the_same() -> None:
     values, reasons = settled(parameters=0)
     assert values["train.learning_rate"] > 0
     assert "not known" in reasons["train.learning_rate"]
+
+
+@pytest.mark.spec("U23.2", "U21.2")
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_a_purpose_sets_its_values_with_their_reasons(profile: Profile) -> None:
+    kind = profile.kind or "chat"
+    values, reasons = settled(f"profile={profile.name}", kind=kind)
+    usual, _ = settled(kind=kind)
+    for key, (value, why) in profile.settings.items():
+        assert values[key] == value != usual[key]
+        assert reasons[key] == why
+    for key, (factor, why) in profile.times.items():
+        assert values[key] == usual[key] * factor
+        assert reasons[key].endswith(why)
+    mine = {key: usual[key] for key in profile.settings if usual[key] != "auto"}
+    own, _ = settled(f"profile={profile.name}", *(f"{key}={value}" for key, value in mine.items()), kind=kind)
+    assert {key: own[key] for key in mine} == mine, "what the user sets goes before the purpose"
+
+
+@pytest.mark.spec("U23.4")
+def test_a_chatbot_reads_as_far_as_a_conversation() -> None:
+    values, _ = settled("profile=chatbot")
+    assert (values["data.max_length"], values["data.over_length"]) == (2048, "split")
+    assert settled("profile=chatbot", context=1024)[0]["data.max_length"] == 1024, "as far as the model reaches"
+
+
+@pytest.mark.spec("U23.5")
+def test_code_learns_whole_files_calmly() -> None:
+    values, reasons = settled("profile=code")
+    usual, _ = settled()
+    assert values["data.max_length"] == 4096
+    assert values["train.learning_rate"] < usual["train.learning_rate"]
+    assert values["method.rank"] > usual["method.rank"]
+    assert "sign" in reasons["train.learning_rate"]
+
+
+def test_a_method_is_not_asked_for_what_it_cannot_do() -> None:
+    values, reasons = settled("profile=small-memory", "method.name=prefix")
+    assert values["train.recompute"] == "auto"
+    assert "recompute" not in reasons["train.recompute"]
+    assert settled("profile=small-memory", "method.name=pissa")[0]["model.quantization"] == "none"
+    assert settled("profile=small-memory", "hardware.sharding=fsdp")[0]["model.quantization"] == "none"

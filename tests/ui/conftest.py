@@ -70,6 +70,24 @@ class Page:
                 for each in result if hasattr(result, "__next__") else [result]:
                     self._take(each, handler.outputs)
 
+    def row(self, label: str) -> Any:
+        """Return the row of a knob, whose last child is its reason."""
+        control = self.find(label)
+        rows = [block for block in self.demo.blocks.values() if "knob" in str(getattr(block, "elem_classes", ""))]
+        return next(row for row in rows if control in [row.children[0], *getattr(row.children[0], "children", [])])
+
+    def pick(self, label: str, id: str) -> None:
+        """Choose a row of the list with this label."""
+        marked = f'aria-label="{label}"'
+        self.take(next(each for each, value in self.values.items() if marked in str(value)), id)
+
+    def take(self, component: Any, id: str) -> None:
+        """Press what carries this id inside a block of choices."""
+        event = gr.SelectData(None, {"index": id, "value": id})
+        for handler in self.demo.fns.values():
+            if (component._id, "select") in handler.targets and handler.fn:
+                self._take(handler.fn(event, *[self.values[each] for each in handler.inputs]), handler.outputs)
+
     def _take(self, result: Any, outputs: list[Any]) -> None:
         if not isinstance(result, dict) or "__type__" in result:
             result = dict(zip(outputs, result if len(outputs) > 1 else [result], strict=True))

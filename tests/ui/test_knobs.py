@@ -12,11 +12,12 @@ from studio.domain.methods import METHODS
 from studio.ui import knobs
 
 SCHEMA = knobs.fields()
+TOP = {"name", "profile"}  # in no group
 LEAST = {"model": {"id": "starter"}, "data": {"path": "x"}}
 
 
 def every_field() -> set[str]:
-    groups = {name: field.annotation for name, field in TrainingConfig.model_fields.items() if name != "name"}
+    groups = {name: field.annotation for name, field in TrainingConfig.model_fields.items() if name not in TOP}
     return {f"{group}.{name}" for group, kind in groups.items() for name in kind.model_fields}
 
 
@@ -84,6 +85,8 @@ def test_the_title_of_a_closed_group_holds_its_values(made: dict[str, knobs.Knob
     assert knobs.group_title("method", made, flat) == "The adapter: alpha 32, dropout 0, layers all-linear"
 
 
-def test_a_value_the_user_set_is_marked() -> None:
-    assert "changed" in knobs.why("You set this. Recommended: 8.")
-    assert "changed" not in knobs.why("180 examples are few.")
+def test_a_value_the_user_set_is_marked_and_can_be_taken_back() -> None:
+    marked = knobs.why("method.rank", "You set this. Recommended: 8.", "8")
+    assert "changed" in marked
+    assert '<button class="instead" data-id="method.rank">Use 8</button>' in marked
+    assert "<button" not in knobs.why("method.rank", "180 examples are few.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 import yaml
 
@@ -13,10 +14,12 @@ from studio.domain.config import TrainingConfig
 from studio.domain.document import from_document
 from studio.domain.errors import ModelError
 from studio.domain.events import Phase
+from studio.domain.profiles import PROFILES
 from studio.domain.records import Dataset, Model, Run, Status
 from studio.services import datasets
 from studio.studio import Studio
-from studio.ui import common, knobs, train
+from studio.ui import common, knobs, train, train_plan
+from studio.ui.pieces import html
 
 
 @pytest.fixture
@@ -34,28 +37,22 @@ def view(page: Callable[..., Any], dataset: Dataset) -> Any:
 def step(view: Any) -> int:
     """Return the step that is shown."""
     walk = next(block for block in view.demo.blocks.values() if getattr(block, "elem_id", "") == "steps")
-    return next((said[walk]["selected"] for said in reversed(view.states) if walk in said), train.DATA)
+    return next((said[walk]["selected"] for said in reversed(view.states) if walk in said), train_plan.PURPOSE)
 
 
 def reason(view: Any, title: str) -> str:
     """Return what stands beside a control."""
-    control = view.find(title)
-    row = next(b for b in view.demo.blocks.values() if control in getattr(b, "children", []) or _in_form(b, control))
-    return str(view.values[row.children[-1]])
-
-
-def _in_form(block: Any, control: Any) -> bool:
-    return any(control in getattr(child, "children", []) for child in getattr(block, "children", [])) and "knob" in str(
-        block.elem_classes
-    )
+    return str(view.values[view.row(title).children[-1]])
 
 
 def test_without_data_the_first_step_says_so(page: Callable[..., Any]) -> None:
     view = page(train.build, "train")
     view.refresh()
     assert "No data yet." in view.seen()
-    assert view.was("Continue", "visible") is False
-    assert view.was("Add data", "variant") == "primary"
+    add = view.was("Add data", "variant")
+    assert add == "primary"
+    onward = [said["visible"] for state in view.states for said in state.values() if said.get("visible") is False]
+    assert onward == [False], "it is the step's one primary button"
     assert view.was("Start training", "interactive") is False
 
 
@@ -65,7 +62,7 @@ def test_data_alone_is_ready_to_start(view: Any) -> None:
     assert "Ready to start" in seen
     assert "SmolLM2-135M-Instruct, fetched at the start" in seen
     assert view.was("Start training", "interactive") is True
-    assert view.values[view.find("Passes over the data")] == 3
+    assert view.values[view.find("Passes over the data")] == 6, "labels and fields take twice the usual rounds"
     assert 'aria-pressed="true"' in seen
 
 
@@ -81,7 +78,7 @@ def test_every_value_has_its_reason(view: Any) -> None:
 def test_data_that_is_handed_over_leads_to_the_review(view: Any, studio: Studio, tickets: Path) -> None:
     other = studio.datasets.add(tickets, map={"prompt": "they_wrote", "response": "we_said"})
     view.refresh(other.id)
-    assert step(view) == train.REVIEW
+    assert step(view) == train_plan.REVIEW
     assert "tickets, 40 examples" in view.seen()
     assert view.values[view.item] == "", "the next visit does not jump again"
 
@@ -108,10 +105,10 @@ def test_an_emptied_number_is_automatic_again(view: Any) -> None:
 
 def test_a_value_that_cannot_be_is_said_in_place(view: Any) -> None:
     view.press("Rank", "submit", 0)
-    assert "method.rank" in view.seen()
+    assert "method.rank: Input should" in view.seen()
     assert view.was("Start training", "interactive") is False
     view.press("Rank", "submit", 8)
-    assert "method.rank" not in view.seen()
+    assert "method.rank: Input should" not in view.seen()
     assert view.was("Start training", "interactive") is True
 
 
@@ -150,7 +147,7 @@ def test_settings_survive_saving_and_import(view: Any, dataset: Dataset, page: C
     assert "# " in saved.read_text(encoding="utf-8"), "with the reasons"
     other = page(train.build, "train")
     other.press("Import settings", "upload", str(saved))
-    assert step(other) == train.REVIEW, "shown before anything starts"
+    assert step(other) == train_plan.REVIEW, "shown before anything starts"
     again = from_document(yaml.safe_load(Path(other.was("Save these settings", "value")).read_text(encoding="utf-8")))
     assert again == config
 
@@ -263,7 +260,7 @@ def test_a_run_is_done_again_with_a_change(
     monkeypatch.setattr(studio.runs, "get", lambda id: SimpleNamespace(path=str(tmp_path)) if id == "desk-1" else None)
     _, opened = common.again("desk-1", {"train.learning_rate": 1e-5})
     view.refresh(opened)
-    assert step(view) == train.REVIEW, "shown before anything starts"
+    assert step(view) == train_plan.REVIEW, "shown before anything starts"
     assert view.values[view.item] == ""
     assert view.values[view.find("Learning rate")] == 1e-5
     assert view.values[view.find("Rank")] == 32
@@ -273,3 +270,109 @@ def test_a_run_is_done_again_with_a_change(
 def test_a_run_that_is_gone_cannot_be_done_again(view: Any) -> None:
     view.refresh(common.again("gone-7", {})[1])
     assert "There is no run gone-7." in view.seen()
+
+
+@pytest.mark.spec("U23.1")
+def test_purposes_are_offered_with_what_they_need_and_one_is_suggested(view: Any) -> None:
+    seen = view.seen()
+    assert len(PROFILES) == 9
+    for profile in PROFILES.values():
+        assert profile.title in seen
+    assert seen.count("Suggested</em>") == 1
+    assert "The answers repeat:" in seen, "why this one"
+    for profile in PROFILES.values():
+        view.pick("Purposes", profile.name)
+        assert html("{{ text }}", text=profile.needs) in view.seen()
+        assert html("{{ text }}", text=profile.answers) in view.seen(), "an example"
+
+
+def test_a_purpose_sets_the_form_and_the_run(view: Any, studio: Studio) -> None:
+    view.pick("Purposes", "small-memory")
+    assert view.values[view.find("Rank")] == 8
+    assert view.values[view.find("Quantisation")] == "nf4"
+    assert "Half the usual adapter" in reason(view, "Rank")
+    view.press("Rank", "submit", 32)
+    view.pick("Purposes", "code")
+    assert view.values[view.find("Quantisation")] == "none"
+    assert view.values[view.find("Rank")] == 32, "what the user set goes before the purpose"
+
+
+def test_data_that_does_not_suit_the_purpose_is_said(view: Any) -> None:
+    view.pick("Purposes", "domain-text")
+    assert "“Know a field” needs plain text." in view.seen()
+    assert view.was("Start training", "interactive") is True
+    view.pick("Purposes", "chatbot")
+    assert "needs plain text" not in view.seen()
+
+
+def test_a_changed_setting_is_taken_back_by_its_button(view: Any) -> None:
+    view.press("Rank", "submit", 64)
+    assert "Recommended: 16." in reason(view, "Rank")
+    assert 'data-id="method.rank">Use 16</button>' in reason(view, "Rank")
+    view.press("Learning rate", "submit", 0.01)
+    view.take(view.row("Rank").children[-1], "method.rank")
+    assert view.values[view.find("Rank")] == 16
+    assert view.values[view.find("Alpha")] == 32
+    assert view.values[view.find("Learning rate")] == 0.01, "the others stay"
+    assert "<button" not in reason(view, "Rank")
+
+
+def yaml_of(view: Any) -> Any:
+    return next(block for block in view.values if isinstance(block, gr.Code))
+
+
+def rewrite(view: Any, *changes: tuple[str, str]) -> None:
+    """Change the YAML and leave it."""
+    code = yaml_of(view)
+    for old, new in changes:
+        assert old in view.values[code]
+        view.values[code] = view.values[code].replace(old, new, 1)
+    view.press(code.label, "blur")
+
+
+def test_form_and_yaml_are_edited_both_ways(view: Any, studio: Studio) -> None:
+    view.press("Rank", "submit", 64)
+    assert "rank: 64" in view.values[yaml_of(view)]
+    rewrite(view, ("rank: 64", "rank: 4"), ("seed: 42", "seed: 7"), ("name: ''", "name: desk"))
+    assert view.values[view.find("Rank")] == 4
+    assert view.values[view.find("Alpha")] == 8, "what follows from it is recommended anew"
+    assert "alpha: 8" in view.values[yaml_of(view)]
+    assert view.values[view.find("Seed")] == 7
+    assert view.values[view.find("Name of the adapter")] == "desk"
+    rewrite(view, ("profile: classification", "profile: small-memory"))
+    assert view.values[view.find("Quantisation")] == "nf4"
+    assert view.values[view.find("Rank")] == 4
+    view.press("Alpha", "submit", 99)
+    assert "alpha: 99" in view.values[yaml_of(view)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("rank: 16", "rank: none at all", "method.rank"),
+        ("rank: 16", "rnk: 16", "method.rnk"),
+        ("method:", "method: [", "not YAML"),
+        ("name: lora", "name: qlora", "QLoRA needs a quantised base"),
+    ],
+)
+def test_what_is_wrong_in_the_yaml_is_said_there_and_the_form_stays(view: Any, old: str, new: str, said: str) -> None:
+    view.press("Rank", "submit", 16)
+    rewrite(view, (old, new))
+    assert said in view.seen()
+    assert "Not taken over" in view.seen()
+    assert new in view.values[yaml_of(view)], "the text stays, to be corrected"
+    assert view.values[view.find("Rank")] == 16
+    assert view.was("Start training", "interactive") is False
+    view.press("Seed", "submit", 5)
+    assert view.values[view.find("Seed")] == 5, "the form goes on"
+    assert new in view.values[yaml_of(view)]
+    rewrite(view, (new, old))
+    assert "Not taken over" not in view.seen()
+    assert view.values[view.find("Seed")] == 5
+    assert "seed: 5" in view.values[yaml_of(view)]
+    assert view.was("Start training", "interactive") is True
+
+
+def test_data_that_is_not_here_is_said_at_the_yaml(view: Any, dataset: Dataset) -> None:
+    rewrite(view, (f"path: {dataset.id}", "path: gone"))
+    assert "There is no data set <code>gone</code>." in view.seen()

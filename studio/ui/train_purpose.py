@@ -1,0 +1,70 @@
+"""Train, the first step: what the model is for."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.domain.profiles import PROFILES, Profile
+from studio.ui import knobs
+from studio.ui.pieces import block, choices, definitions, rows, section
+from studio.ui.train_plan import SCHEMA, Plan, Update
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """The step's components."""
+
+    listed: gr.HTML
+    about: gr.HTML
+    onward: gr.Button
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [self.listed, self.about]
+
+    def draw(self, plan: Plan) -> Update:
+        suggested = plan.suggestion.profile if plan.suggestion else ""
+        items = [
+            {
+                "id": each.name,
+                "title": each.title,
+                "state": "Suggested" if each.name == suggested else "",
+                "tone": "live",
+                "text": each.text,
+                "selected": each is plan.profile,
+            }
+            for each in PROFILES.values()
+        ]
+        return {self.listed: rows(items, "Purposes"), self.about: about(plan)}
+
+
+def build() -> Purpose:
+    """Lay out the step."""
+    block(section("What should the model do?", "The settings follow from it. All of them can be changed later."))
+    listed = choices()
+    with gr.Row(elem_classes="actions nav"):
+        onward = gr.Button("Continue", variant="primary", size="md")
+    shown = block()
+    return Purpose(listed, shown, onward)
+
+
+def about(plan: Plan) -> str:
+    """Say what the chosen purpose needs, an example of its data, and what it sets for which reason."""
+    profile = plan.profile
+    example = f"“{profile.asks}” → “{profile.answers}”" if profile.asks else f"“{profile.answers}”"
+    what = [("Data it needs", profile.needs), ("For example", example)]
+    if plan.suggestion and plan.suggestion.profile == profile.name:
+        what.append(("Suggested", plan.suggestion.why))
+    own = list(sets(profile))
+    more = section("What it changes", "Everything else is as usual.") + definitions(own) if own else ""
+    return section(profile.title) + definitions(what) + more
+
+
+def sets(profile: Profile) -> Iterable[tuple[str, str]]:
+    """Yield each setting a purpose changes: its title; its value and the reason."""
+    for key, (value, why) in profile.settings.items():
+        yield SCHEMA[key]["title"], f"{knobs.label(key, value)}. {why}"
+    for key, (factor, why) in profile.times.items():
+        yield SCHEMA[key]["title"], f"{factor:g} times the usual: {why}"
