@@ -13,7 +13,7 @@ data = Commands(help="Look at data files, and repair copies of them.", no_args_i
 
 @data.command("check")
 def check_data(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON, JSON lines, text or Parquet.")],
+    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON, JSON lines, text or Parquet, packed or not.")],
     map: Map = None,
     format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
     max_tokens: Annotated[

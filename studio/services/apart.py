@@ -3,12 +3,13 @@
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from studio.domain.errors import StudioError
+from studio.domain.errors import DataError, StudioError
 from studio.domain.events import Phase
 from studio.domain.records import Dataset
 from studio.services import jobs
@@ -16,6 +17,8 @@ from studio.services.datasets import Check, Datasets
 from studio.storage.paths import Home
 
 LOG = "data.log"
+MEMORY = 4 * 2**30  # bytes of addresses, of which the libraries take 1.4 GB without using them
+PATIENCE = 600  # seconds without a word from the child, which tells every 5,000 rows how far it is
 
 
 def check(home: Home, path: str | Path, **options: Any) -> Iterator[Phase | Check]:
@@ -42,12 +45,14 @@ def _call(home: Home, name: str, path: str | Path, options: dict[str, Any]) -> I
         )
     assert child.stdin
     assert child.stdout
+    watch = _Watch(child)
     try:
         with suppress(BrokenPipeError), child.stdin:  # it died at once: said below
             pickle.dump((str(home.root), name, str(path), options), child.stdin)
         while True:
             try:
-                answer = pickle.load(child.stdout)
+                with watch:
+                    answer = pickle.load(child.stdout)
             except (EOFError, pickle.UnpicklingError):
                 break
             if isinstance(answer, StudioError):
@@ -55,6 +60,11 @@ def _call(home: Home, name: str, path: str | Path, options: dict[str, Any]) -> I
             yield answer
             if not isinstance(answer, Phase):
                 return
+        if watch.ended:
+            raise DataError(
+                f"Reading {Path(path).name} stood still for {PATIENCE // 60} minutes and was ended.",
+                "Check the file and the disk it is on, then try again.",
+            )
         why = jobs.died(child.wait(), log)
         raise StudioError(f"Reading {Path(path).name} ended before its time. {why}", f"The log is {log}.")
     finally:
@@ -62,6 +72,26 @@ def _call(home: Home, name: str, path: str | Path, options: dict[str, Any]) -> I
             child.kill()
         child.wait()
         child.stdout.close()
+
+
+class _Watch:
+    """Ends a child that says nothing for too long while it is waited for."""
+
+    def __init__(self, child: "subprocess.Popen[bytes]") -> None:
+        self.child = child
+        self.ended = False
+
+    def __enter__(self) -> None:
+        self.timer = threading.Timer(PATIENCE, self._end)
+        self.timer.daemon = True
+        self.timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.timer.cancel()
+
+    def _end(self) -> None:
+        self.ended = True
+        self.child.kill()
 
 
 def main() -> None:
@@ -73,12 +103,18 @@ def main() -> None:
         pickle.dump(answer, out)
         out.flush()
 
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     home = Home(root)
     datasets = Datasets(home)
     try:
         say((datasets.add if name == "add" else datasets.check)(path, report=say, **options))
     except StudioError as error:
         say(error)
+    except MemoryError:
+        say(DataError(f"{Path(path).name} needs more memory than reading may take.", "Split it into smaller files."))
 
 
 if __name__ == "__main__":

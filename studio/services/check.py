@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from studio.domain.errors import DataError
+from studio.domain.errors import DataError, NeedsMapping
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Finding
 from studio.services import structures
@@ -94,7 +94,11 @@ class _Tally:
 def open_file(path: str | Path, format: str = "auto", map: dict[str, str] | None = None) -> tuple[Source, Layout]:
     """Open a data file and find out how its rows are laid out."""
     source = Source(path)
-    return source, structures.detect(source.head(), format, map)
+    try:
+        return source, structures.detect(source.head(), format, map)
+    except NeedsMapping as asked:
+        hint = " ".join([asked.hint, *source.notes])
+        raise NeedsMapping(asked.message, hint, asked.columns, asked.suggestion, asked.samples) from asked
 
 
 def examples(source: Source, layout: Layout) -> Iterator[dict[str, Any] | Problem]:
@@ -196,9 +200,7 @@ def survey(
 
 
 def _warnings(check: Check, source: Source) -> list[str]:
-    found = []
-    if source.encoding == "Latin-1":
-        found.append(f"{source.name} is not UTF-8. It was read as Latin-1: look at the accents in the examples.")
+    found = [*source.notes]
     if check.complete and check.usable < ADVISED:
         found.append(
             f"Only {check.usable} usable examples. Add at least {ADVISED}, or the model has nothing to generalise from."

@@ -63,6 +63,8 @@ class Datasets:
         content = sha256(source.path)
         settings = [LAYOUT_VERSION, content, layout.format, sorted(layout.map.items()), eval_fraction, seed]
         settings += sorted(repairs)
+        if source.member:  # of an archive with others beside it
+            settings.append(source.member)
         id = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         if self._load(self.home.datasets / id):
             refuse_unusable(self.profile(id), source.name, skip_bad)
@@ -89,7 +91,7 @@ class Datasets:
             train_rows, eval_rows = _split(folder, seen, found.usable, eval_fraction)
             dataset = Dataset(
                 id=id,
-                name=name or source.path.stem,
+                name=name or source.stem,
                 path=str(self.home.datasets / id),
                 source=str(source.path),
                 sha256=content,

@@ -1,19 +1,20 @@
 """Data files: what a file is, in which encoding, and its numbered rows; pictures and broken files are refused."""
 
-import codecs
 import io
 import os
-import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from pydantic import BaseModel
 
 from studio.domain.errors import DataError
-from studio.services import json_rows, readers
+from studio.services import json_rows, packed, readers, sniff
 from studio.services.readers import Refused, Value
+from studio.services.sniff import BROKEN, USE
 
 KINDS = {
     ".csv": "csv",
@@ -26,44 +27,7 @@ KINDS = {
     ".md": "text",
     ".parquet": "parquet",
 }
-USE = "Use CSV, TSV, JSON, JSON lines, Parquet or plain text."
-DELIMITERS = {",": "Comma-separated", ";": "Semicolon-separated", "\t": "Tab-separated", "|": "Bar-separated"}
 TITLES = {"json": "JSON", "jsonl": "JSON lines", "text": "Plain text, a paragraph a row", "parquet": "Parquet"}
-
-# What a file is by its first bytes, whatever its name says.
-MAGIC = (
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (b"GIF87a", "a picture"),
-    (b"GIF89a", "a picture"),
-    (b"II*\0", "a picture"),
-    (b"%PDF-", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive or an Office document"),
-    (b"\xd0\xcf\x11\xe0", "an old Office document"),
-    (b"\x1f\x8b", "a packed file"),
-    (b"BZh91AY&SY", "a packed file"),
-    (b"\xfd7zXZ", "a packed file"),
-    (b"\x28\xb5\x2f\xfd", "a packed file"),
-    (b"7z\xbc\xaf", "a packed file"),
-    (b"Rar!\x1a", "a packed file"),
-    (b"SQLite format 3\0", "a database"),
-    (b"GGUF\x03\0", "a model"),
-    (b"ARROW1\0", "an Arrow file"),
-    (b"\x93NUMPY", "a NumPy file"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"\x7fELF", "a program"),
-    *((bytes((0x80, version)), "a Python pickle") for version in range(2, 6)),
-)
-BOMS = (  # UTF-32 first: its mark begins like that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-CONTROL = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
-BROKEN = re.compile("[\ud800-\udfff]")  # how a byte that is no text, or half a character, shows after decoding
-FOREIGN = re.compile("[^\0-\x7f\ud800-\udfff]")
 
 
 def readable(text: str) -> str:
@@ -86,11 +50,11 @@ class Source:
     """A data file that can be read. `words` says what it is: "Comma-separated, UTF-8"."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path, self.member = packed.locate(Path(path).expanduser().absolute())
         self.name = self.path.name
         if BROKEN.search(str(self.path)):
             raise DataError(f"The path {readable(str(self.path))} is not valid text.", "Rename the file or its folder.")
-        self._file: TextIO | None = None
+        self._raw: BinaryIO | None = None
         try:
             self._stat = self._state()
             self.size = self.path.stat().st_size
@@ -102,20 +66,60 @@ class Source:
             raise DataError(
                 f"{self.path} cannot be read: {error.strerror}.", "Choose a file, and check that you may read it."
             ) from error
+        head = self._unpacked(head)
         if not head:
             raise DataError(f"{self.name} is empty.", "Choose a file with at least one example.")
         self.container = self._container(head)
+        self.encoding, self._delimiter, self._skipped = "", "", False
+        self.notes: list[str] = []  # what was decided that may be wrong
         if self.container == "parquet":
-            self.encoding, self.words = "", TITLES["parquet"]
-            return
-        self._codec, self._errors, self.encoding = self._read_encoding(head)
+            self._parquet = self._seekable()
+            self._length = readers.parquet_size(self._parquet, self.name)
+        else:
+            self._text(head)
+        self.words = self._words()
+
+    def _text(self, head: bytes) -> None:
+        """Find out how the bytes become lines, and what the lines are whatever the name says."""
+        with self._bytes() as file:
+            self._codec, self._errors, self.encoding, self._length = sniff.encoding(head, file, self.name)
+        if self._codec in sniff.FAMILIES:
+            self.notes.append(
+                f"{self.name} is not UTF-8. It was read as {self.encoding}: look at the accents in the examples."
+            )
         try:
-            if self.container == "json" and self._is_jsonl():
-                self.container = "jsonl"
-            self._delimiter = self._read_delimiter() if self.container == "csv" else ""
+            with self._open() as file:
+                begin = file.read(2**16)
+                if self.container in ("json", "jsonl") and begin[:1] == "{" and "\n" not in begin:
+                    begin += file.readline(readers.LONGEST) + file.readline(1000)  # a long first line and the next
+            if self.container != "json" or _is_jsonl(begin):
+                self.container = _by_content(begin, self.container)
+            if self.container == "csv":
+                first = begin.split("\n", 1)[0]
+                stated = sniff.stated_delimiter(first)
+                self._skipped = bool(stated)
+                tabs = self._suffix in (".tsv", ".tab", ".txt") and "\t" in first
+                self._delimiter = stated or ("\t" if tabs else sniff.delimiter(begin[: 2**16]))
+                header = next(readers.records(iter(begin.splitlines(True)[self._skipped :]), self._delimiter), None)
+                if sniff.is_no_header(header or []):
+                    self.notes.append(
+                        f"The first line of {self.name} was taken as the names of the columns. If it is a row, write "
+                        "a line of names above it."
+                    )
         except UnicodeDecodeError as error:
             raise self._broken_off(0) from error
-        self.words = f"{DELIMITERS.get(self._delimiter) or TITLES[self.container]}, {self.encoding}"
+
+    def _words(self) -> str:
+        kind = sniff.DELIMITERS.get(self._delimiter) or TITLES.get(self.container) or "Separated values"
+        if {KINDS[self._suffix], self.container} not in ({self.container}, {"json", "jsonl"}):
+            kind += f" though its name says {self._suffix}"
+        packing = f"{self.member} in a ZIP archive" if self.member else f"packed with {self._how}" if self._how else ""
+        return ", ".join(filter(None, (kind, self.encoding, packing)))
+
+    @property
+    def stem(self) -> str:
+        """The name without what says how it is packed and written."""
+        return Path(packed.inner_name(self.path)).stem
 
     def rows(self) -> Iterator[Row]:
         """Yield each row with its number, counted from 1 without the header; a bad one as a Problem."""
@@ -143,11 +147,11 @@ class Source:
 
     def bytes_read(self) -> int:
         """How far the reading has come, of `size`."""
-        return self._file.buffer.tell() if self._file and not self._file.closed else 0
+        return self._raw.tell() if self._raw and not self._raw.closed else 0
 
     def unpacked_size(self) -> int:
         """How many bytes the rows take when read."""
-        return readers.parquet_size(self.path, self.name) if self.container == "parquet" else self.size
+        return self._length
 
     def must_be_unchanged(self) -> None:
         """Refuse when the file was written to, replaced or deleted since it was opened."""
@@ -167,57 +171,59 @@ class Source:
             return None
         return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
-    def _container(self, head: bytes) -> str:
-        suffix = self.path.suffix.lower()
-        if head.startswith(b"PAR1"):
-            return "parquet"
-        what = next((words for magic, words in MAGIC if head.startswith(magic)), "")
-        if what:
-            renamed = f" renamed to {suffix}" if suffix in KINDS else ""
-            raise DataError(f"{self.name} is {what}{renamed}.", USE)
-        if suffix not in KINDS:
-            raise DataError(f"{self.name} is not a kind of file the studio reads.", USE)
-        if suffix == ".parquet":
-            raise DataError(f"{self.name} is not Parquet, whatever its name says.", USE)
-        return KINDS[suffix]
+    def _unpacked(self, head: bytes) -> bytes:
+        """Look into a packed file: set how it is packed, its member and the suffix; return the first bytes inside."""
+        self._how = packed.kind(head)
+        if self._how == "ZIP":
+            self.member = packed.choose(self.path, self.member, lambda name: Path(name).suffix.lower() in KINDS)
+            self.name = f"{self.name}/{self.member}"
+        self._suffix = Path(self.member or packed.inner_name(self.path)).suffix.lower()
+        if not self._how:
+            return head
+        with self._bytes() as file:
+            return file.read(2**16)
 
-    def _read_encoding(self, head: bytes) -> tuple[str, str, str]:
-        """Return codec, error handling and name. The whole file is looked at: the first accent may come late."""
-        for mark, codec in BOMS:
-            if head.startswith(mark) and codec != "utf-8-sig":
-                return codec, "surrogatepass", codec.upper()
-        if len(head) >= 8 and head[1::2].count(0) > 0.4 * len(head) and not head[::2].count(0):
-            return "utf-16-le", "surrogatepass", "UTF-16"
-        if len(head.translate(None, CONTROL)) < 0.95 * len(head):
-            raise DataError(f"{self.name} is not text.", USE)
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-        broken = foreign = False
-        with open(self.path, "rb") as file:
-            while piece := file.read(2**20):
-                if b"\0" in piece:
-                    raise DataError(f"{self.name} holds NUL bytes, so it is not text.", USE)
-                text = decoder.decode(piece)
-                if not text.isascii():
-                    broken = broken or BROKEN.search(text) is not None
-                    foreign = foreign or FOREIGN.search(text) is not None
-        broken = broken or bool(decoder.getstate()[0])
-        if broken and not foreign:
-            return "cp1252", "surrogateescape", "Latin-1"
-        return "utf-8-sig", "surrogateescape", "UTF-8"
+    def _container(self, head: bytes) -> str:
+        if head.startswith(b"PAR1"):
+            self._suffix = ".parquet"
+            return "parquet"
+        what = sniff.what(head) or ("packed more than once" if packed.kind(head) else "")
+        if what:
+            renamed = f" renamed to {self._suffix}" if self._suffix in KINDS else ""
+            raise DataError(f"{self.name} is {what}{renamed}.", USE)
+        if self._suffix not in KINDS:
+            raise DataError(f"{self.name} is not a kind of file the studio reads.", USE)
+        if self._suffix == ".parquet":
+            raise DataError(f"{self.name} is not Parquet, whatever its name says.", USE)
+        return KINDS[self._suffix]
+
+    def _bytes(self) -> BinaryIO:
+        """Open what is to be read, unpacked."""
+        self._raw = open(self.path, "rb")  # noqa: SIM115
+        return packed.unpack(self._raw, self._how, self.member, self.name) if self._how else self._raw
 
     def _open(self) -> TextIO:
-        self._file = open(self.path, encoding=self._codec, errors=self._errors, newline="")  # noqa: SIM115
-        return self._file
+        return io.TextIOWrapper(self._bytes(), encoding=self._codec, errors=self._errors, newline="")
+
+    def _seekable(self) -> BinaryIO:
+        """Open a file that is read from its end; a packed one is unpacked into a file without a name."""
+        inner = self._bytes()
+        if not self._how:
+            return inner
+        whole = tempfile.TemporaryFile()  # noqa: SIM115
+        with inner:
+            shutil.copyfileobj(inner, whole, 2**20)
+        return whole
 
     def _values(self) -> Iterator[Value]:
         if self.container == "parquet":
-            yield from readers.parquet_rows(self.path, self.name)
+            yield from readers.parquet_rows(self._parquet, self.name)
             return
         with self._open() as file:
             if self.container == "json":
                 yield from json_rows.json_rows(file, self.name)
                 return
-            lines = readers.lines(file, self.name)
+            lines = islice(readers.lines(file, self.name), int(self._skipped), None)
             if self.container == "csv":
                 yield from readers.csv_rows(lines, self._delimiter, self.name)
             elif self.container == "jsonl":
@@ -225,26 +231,19 @@ class Source:
             else:
                 yield from readers.text_rows(lines, self.name)
 
-    def _is_jsonl(self) -> bool:
-        """Tell a .json file with an object a line from one that is a single object."""
-        with self._open() as file:
-            if file.read(1) != "{":
-                return False
-            first, second = "{" + file.readline(readers.LONGEST), file.readline(1000)
-        if not second.startswith("{"):
-            return False
-        return isinstance(next(json_rows.jsonl_rows(iter([first]))), dict)
 
-    def _read_delimiter(self) -> str:
-        """Return the character that splits most rows into as many cells as the header."""
-        if self.path.suffix.lower() in (".tsv", ".tab"):
-            return "\t"
-        with self._open() as file:
-            sample = list(io.StringIO(file.read(2**16), newline=""))
-        sample = sample[:-1] or sample  # the last line may be cut off
-        best, most = ",", (0, 0)
-        for delimiter in DELIMITERS:
-            counts = [len(cells) for cells in islice(readers.records(iter(sample), delimiter), 50) if cells]
-            if counts and counts[0] > 1 and (counts.count(counts[0]), counts[0]) > most:
-                best, most = delimiter, (counts.count(counts[0]), counts[0])
-        return best
+def _by_content(begin: str, named: str) -> str:
+    """Return the container of a text that begins like this; the name decides where the content does not."""
+    if _is_jsonl(begin):
+        return "jsonl"
+    if named != "json" and begin.lstrip().startswith("[{"):
+        return "json"
+    return "csv" if named == "text" and sniff.is_table(iter(begin.splitlines()[:-1])) else named
+
+
+def _is_jsonl(begin: str) -> bool:
+    """Tell an object a line from one that is laid out over many."""
+    lines = [line for line in begin.split("\n") if line.strip()]
+    if len(lines) < 2 or not all(line.startswith("{") for line in lines[:2]):
+        return False
+    return isinstance(next(json_rows.jsonl_rows(iter(lines[:1]))), dict)

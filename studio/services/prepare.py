@@ -19,6 +19,7 @@ from studio.services.datasets import Datasets
 from studio.services.footprint import disk, shape_of
 from studio.services.machine import Machine
 from studio.services.models import Models
+from studio.services.packed import locate
 from studio.services.recommend import recommend
 from studio.storage.paths import Home, slug, write_atomic
 
@@ -70,7 +71,7 @@ class Preparation:
     def _dataset(self, config: TrainingConfig, report: Report) -> Dataset:
         data = config.data
         path = Path(data.path).expanduser().absolute()
-        if not path.is_file():
+        if not locate(path)[0].is_file():
             try:
                 return self.datasets.get(data.path)
             except NotFound as error:

@@ -4,8 +4,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from studio.domain.errors import DataError
 
@@ -154,29 +153,29 @@ def text_rows(source: Iterator[str], name: str) -> Iterator[Value]:
 
 
 @contextmanager
-def _parquet(path: Path, name: str) -> Iterator["ParquetFile"]:
+def _parquet(source: BinaryIO, name: str) -> Iterator["ParquetFile"]:
     import pyarrow as arrow
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
+        with parquet.ParquetFile(source, pre_buffer=False) as file:
             yield file
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{name} cannot be read as Parquet.", "Write it again, or export it as CSV.") from error
 
 
-def parquet_size(path: Path, name: str) -> int:
+def parquet_size(source: BinaryIO, name: str) -> int:
     """Return the bytes of the unpacked columns."""
-    with _parquet(path, name) as file:
+    with _parquet(source, name) as file:
         groups = file.metadata
         return sum(groups.row_group(place).total_byte_size for place in range(groups.num_row_groups))
 
 
-def parquet_rows(path: Path, name: str) -> Iterator[Value]:
+def parquet_rows(source: BinaryIO, name: str) -> Iterator[Value]:
     """Yield the rows of a Parquet file, unpacked a few at a time."""
     from pyarrow import BaseExtensionType
 
-    with _parquet(path, name) as file:
+    with _parquet(source, name) as file:
         for field in file.schema_arrow:
             if isinstance(field.type, BaseExtensionType):  # foreign code would have to decode it
                 raise DataError(

@@ -17,8 +17,9 @@ from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Difference
 from studio.services.check import REPORT_EVERY, check_file, first_examples, open_file
 from studio.services.findings import around, shorten
-from studio.services.formats import BROKEN, Problem
+from studio.services.formats import Problem
 from studio.services.repair import Repairs, settle
+from studio.services.sniff import BROKEN
 from studio.services.structures import RowValue
 
 SHOWN = 20  # rows whose difference is told

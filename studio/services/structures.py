@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from studio.domain.errors import DataError, NeedsMapping
-from studio.services.formats import BROKEN, Problem, readable
+from studio.services.formats import Problem, readable
 from studio.services.readers import LONGEST, Refused
+from studio.services.sniff import BROKEN
 
 MEANINGS = ("prompt", "input", "response", "system", "text", "messages")
 PROMPTS = {"prompt", "question", "q", "query", "input", "user", "human", "instruction"}

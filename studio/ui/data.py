@@ -35,7 +35,7 @@ MEANINGS = {"prompt": "Question", "response": "Answer", "system": "Instruction",
 WHERE = (
     "The examples a model learns from. Files are read here and copied into the studio; nothing is uploaded anywhere."
 )
-KINDS = "CSV, JSON, JSONL, text or Parquet, up to 2 GB. Not sure? Drop it anyway: the studio says what it sees."
+KINDS = "CSV, JSON, JSONL, text or Parquet, packed or not, up to 2 GB. Not sure? Drop it: the studio says what it sees."
 COLUMNS = "The studio guessed these from the names and the text. Change what is wrong."
 PREVIEW = "The examples as the model sees them. It learns to write what is marked."
 HELD_OUT = DataConfig.model_fields["eval_fraction"]

@@ -71,3 +71,30 @@ def test_a_child_that_dies_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(StudioError, match=r"support.csv ended before its time"):
         last(apart.check(home, datasets.sample_path()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds in /proc")
+def test_a_file_that_needs_too_much_memory_is_refused(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large.json").write_text('[{"text": "' + "x" * 15_000_000 + '"}]', encoding="utf-8")
+    tight = (
+        "import pathlib; from studio.services import apart; "
+        "apart.MEMORY = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * 4096 + 2**24; apart.main()"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{tight}"\n', encoding="utf-8")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(DataError, match=r"large\.json needs more memory than reading may take"):
+        last(apart.check(home, tmp_path / "large.json"))
+
+
+def test_a_child_that_says_nothing_is_ended(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "PATIENCE", 1)
+    silent = tmp_path / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(silent))
+    with pytest.raises(DataError, match="stood still"):
+        last(apart.check(home, datasets.sample_path()))

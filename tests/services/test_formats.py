@@ -240,7 +240,7 @@ def test_json_too_deep_for_any_parser_is_refused(tmp_path: Path) -> None:
 def binary(kind: str, folder: Path) -> bytes:
     if kind == "zip":
         with zipfile.ZipFile(folder / "made", "w") as archive:
-            archive.writestr("a.csv", "a,b\n1,2\n")
+            archive.writestr("a.exe", "a,b\n1,2\n")
         return (folder / "made").read_bytes()
     return {
         "picture": b"\x89PNG\r\n\x1a\n" + bytes(200),
