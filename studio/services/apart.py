@@ -1,4 +1,4 @@
-"""Check and add data in a process of its own: what that reads and loads leaves memory with it."""
+"""Check, add and sample data in a process of its own: what that reads and loads leaves memory with it."""
 
 import pickle
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from studio.domain.events import Phase
 from studio.domain.records import Dataset
 from studio.services import jobs
 from studio.services.datasets import Check, Datasets
+from studio.services.sample import Subject, of_file
 from studio.storage.paths import Home
 
 LOG = "data.log"
@@ -29,6 +31,11 @@ def check(home: Home, path: str | Path, **options: Any) -> Iterator[Phase | Chec
 def add(home: Home, path: str | Path, **options: Any) -> Iterator[Phase | Dataset]:
     """Yield the phases of `Datasets.add`, then the data set."""
     yield from _call(home, "add", path, options)
+
+
+def sample(home: Home, path: str | Path, **options: Any) -> Iterator[Phase | Subject]:
+    """Yield the phases of `of_file`, then an example with its sample."""
+    yield from _call(home, "sample", path, options)
 
 
 def _call(home: Home, name: str, path: str | Path, options: dict[str, Any]) -> Iterator[Any]:
@@ -99,7 +106,7 @@ def main() -> None:
     root, name, path, options = pickle.load(sys.stdin.buffer)
     out, sys.stdout = sys.stdout.buffer, sys.stderr  # what a library prints belongs in the log
 
-    def say(answer: Phase | Check | Dataset | StudioError) -> None:
+    def say(answer: Phase | Check | Dataset | Subject | StudioError) -> None:
         pickle.dump(answer, out)
         out.flush()
 
@@ -110,7 +117,8 @@ def main() -> None:
     home = Home(root)
     datasets = Datasets(home)
     try:
-        say((datasets.add if name == "add" else datasets.check)(path, report=say, **options))
+        calls: dict[str, Any] = {"add": datasets.add, "check": datasets.check, "sample": partial(of_file, home)}
+        say(calls[name](path, report=say, **options))
     except StudioError as error:
         say(error)
     except MemoryError:

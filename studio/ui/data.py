@@ -13,7 +13,7 @@ from studio.domain.events import Phase
 from studio.services import apart, datasets
 from studio.services.datasets import Check
 from studio.studio import Studio
-from studio.ui import data_page, findings
+from studio.ui import data_page, findings, inspector
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, go, problem
 from studio.ui.pieces import (
     block,
@@ -103,6 +103,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             block(section("What the model will learn from", PREVIEW))
             number = gr.Slider(1, 2, 1, step=1, label="Example", scale=0, min_width=260, buttons=[], interactive=True)
         shown = block()
+        learned = inspector.build(studio, item, file, found_examples, number)
 
     views = (listing, adding, one)
 
@@ -124,6 +125,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 view(one)
                 | texts
                 | hidden
+                | learned.reset(True)
                 | {
                     use: gr.Button("Train on this data", interactive=True),
                     remove: gr.update(visible=True),
@@ -166,6 +168,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def looked_at(place: Path, check: Check, mapping: dict[str, str] | None, guessed: bool) -> Update:
         """Show a checked file; `mapping` is what it is to be added with."""
         bad = check.problem_count
+        emptied = learned.reset(bool(check.examples))
         options = [UNUSED, *check.columns]
         return {
             file: {"path": str(place), "map": mapping, "found": check.map, "bad": bad, "repairs": []}
@@ -195,6 +198,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             number: gr.Slider(maximum=max(len(check.examples), 2), value=1, visible=len(check.examples) > 1),
             shown: example(check.examples[0]) if check.examples else "",
             use: data_page.primary(bad),
+            **emptied,
         }
 
     def remap(meaning: str) -> Any:
@@ -279,7 +283,18 @@ def build(studio: Studio, shell: Shell) -> Tab:
         return ""
 
     outputs = [*views, back, said, drop, path, read_path, sample, listed, title, remove, use, working, figures, columns]
-    outputs += [*picks.values(), issues, leave_out, held_out, number, shown, sure.panel, file, found_examples]
+    outputs += [
+        *picks.values(),
+        issues,
+        leave_out,
+        held_out,
+        number,
+        shown,
+        sure.panel,
+        file,
+        found_examples,
+        *learned.outputs,
+    ]
     more.click(lambda: NEW, None, item, **QUIET)
     gr.on([back.click, back_from_one.click], lambda: "", None, item, **QUIET)
     listed.select(_picked, None, item, **QUIET)

@@ -36,7 +36,7 @@ def shown(check: Check, kept: bool = False) -> str:
     done = [f"{kind}, {words.plural(number, 'row')}" for kind, number in check.repaired.items()]
     if done:
         items.insert(0, {"word": "Repaired", "tone": "good", "title": f"When it was added: {'; '.join(done)}"})
-    return section("Findings", KEPT_AS_IT_IS if not kept else "") + _list(items) if items else ""
+    return section("Findings", KEPT_AS_IT_IS if not kept else "") + listed(items) if items else ""
 
 
 def _problems(check: Check) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _problems(check: Check) -> list[dict[str, Any]]:
     return [{"word": "Must fix", "tone": "bad", "title": title, "lines": [line for line in lines if line]}]
 
 
-def _list(items: list[dict[str, Any]]) -> str:
+def listed(items: list[dict[str, Any]]) -> str:
     """Return the list. A switch has the repair as its id, which a block of `choices` answers to."""
     return html(
         """<ul class="findings">{% for it in items %}<li><em class="{{ it.tone }}">{{ it.word }}</em>
