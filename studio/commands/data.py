@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from studio.commands.common import Commands, Json, Map, emit, mapping, open_studio, progress, say, table
-from studio.domain.words import plural
+from studio.domain.words import plural, said
 
 data = Commands(help="Look at data files, and repair copies of them.", no_args_is_help=True)
 
@@ -42,7 +42,7 @@ def check_data(
     for example in found.examples[:1]:
         say("The first example:")
         turns = example.get("messages") or [{"role": "text", "content": example.get("text", "")}]
-        table(("", ""), [(turn["role"], turn["content"]) for turn in turns])
+        table(("", ""), [(turn["role"], said(turn)) for turn in turns])
 
 
 @data.command("repair")

@@ -34,14 +34,26 @@ class DataConfig(Group):
 
     path: Annotated[str, Field(title="Data", description="A data file, or the id of a data set.", min_length=1)]
     format: Annotated[
-        Literal["auto", "messages", "sharegpt", "alpaca", "prompt-completion", "question-answer", "text"],
+        Literal[
+            "auto",
+            "messages",
+            "sharegpt",
+            "alpaca",
+            "prompt-completion",
+            "question-answer",
+            "classification",
+            "preference",
+            "feedback",
+            "text",
+        ],
         Field(title="Structure", description="How the rows are laid out. Auto: detected from names and values."),
     ] = "auto"
     map: Annotated[
         dict[str, str],
         Field(
             title="Columns",
-            description="What each column means: prompt, response, system, input, messages or text → column.",
+            description="What each column means: prompt, response, system, input, messages, text, history, tools, "
+            "rejected or label → column.",
         ),
     ] = {}  # noqa: RUF012 - pydantic copies it
     eval_fraction: Annotated[

@@ -1,7 +1,10 @@
 """Numbers, sizes, times and names, said the same way in the page, the command line and the docs."""
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePath
+from typing import Any
 
 THIN = "\u202f"  # narrow no-break space between a number and its suffix
 
@@ -102,3 +105,10 @@ def model_name(id: str) -> str:
 def plural(number: int, one: str, many: str = "") -> str:
     """Return a count with its noun: 1 row, 4,812 rows."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def said(turn: Mapping[str, Any]) -> str:
+    """Return what a turn says and which tools it calls, for people."""
+    calls = [call["function"] for call in turn.get("tool_calls", ())]
+    told = [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in calls]
+    return "\n".join(filter(None, [turn["content"], *told]))

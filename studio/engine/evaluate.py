@@ -77,7 +77,7 @@ def compare(
     limit = limit or int(gate.base(folder).get("max_position_embeddings") or 1_000_000)
     usable = [(e, r) for e, r in zip(examples, rows, strict=True) if len(r) <= limit and r.trained[1:].any()]
     measured = [row for _, row in usable][:loss_rows]
-    asked = [example for example, _ in usable if "messages" in example][:answers]
+    asked = [example for example, _ in usable if "messages" in example and example["messages"][-1]["content"]][:answers]
 
     phase("Loading the model to compare")
     model: Any = models.load_base(folder, quantization, dtype, torch.device("cpu") if shared else device)
@@ -88,7 +88,7 @@ def compare(
         parallel.shard(model, memory.layers_of(model), device)
     model.eval()
     expected = [example["messages"][-1]["content"] for example in asked]
-    prompts = [tokens.render(tokenizer, example["messages"][:-1], prompt=True) for example in asked]
+    prompts = [tokens.question(tokenizer, example) for example in asked]
     longest = max((len(ids) for ids in tokenizer(expected)["input_ids"]), default=0) if expected else 0
     room = min(512, longest + longest // 4 + 8) if max_new_tokens == "auto" else int(max_new_tokens)
 

@@ -25,11 +25,11 @@ class Samples:
         device: torch.device,
     ) -> None:
         """`held` are canonical examples; `trained_tokens` and `checks` are those of the whole run."""
-        asked = [example["messages"] for example in held if "messages" in example][: config.samples]
-        talks = [(talk[:-1], talk[-1]["content"]) for talk in asked]
-        talks += [([{"role": "user", "content": prompt}], "") for prompt in config.prompts]
-        self.questions = [(talk[-1]["content"] if talk else "", expected) for talk, expected in talks]
-        self.texts = [tokens.render(tokenizer, talk, prompt=True) for talk, _ in talks]
+        asked = [each for each in held if "messages" in each and each["messages"][-1]["content"]][: config.samples]
+        asked += [{"messages": [{"role": "user", "content": each}, {"content": ""}]} for each in config.prompts]
+        talks = [example["messages"] for example in asked]
+        self.questions = [(talk[-2]["content"] if len(talk) > 1 else "", talk[-1]["content"]) for talk in talks]
+        self.texts = [tokens.question(tokenizer, example) for example in asked]
         self.tokenizer, self.device = tokenizer, device
         room = int(SHARE * trained_tokens / checks / STEP)
         self.room = min(MOST, max(LEAST, room))

@@ -28,6 +28,7 @@ PLAIN_TEMPLATE = (
 )
 BATCH = 1000  # rows tokenised at once
 VERSION = 1  # of what `encode` makes; a new one tokenises again
+Message = dict[str, Any]
 Tokens = tuple[np.ndarray, np.ndarray]  # ids [T], and which of them are trained [T]
 
 
@@ -57,10 +58,12 @@ def template_hash(template: str) -> str:
     return hashlib.sha256(template.encode()).hexdigest()
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], prompt: bool = False) -> str:
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool = False, tools: list[Any] | None = None
+) -> str:
     """Return the text of a conversation; with `prompt`, up to where the assistant begins to write."""
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt))
     except TemplateError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(
@@ -69,8 +72,17 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], p
         ) from error
 
 
+def question(tokenizer: PreTrainedTokenizerBase, example: dict[str, Any]) -> str:
+    """Return the text of an example up to its last answer."""
+    return render(tokenizer, example["messages"][:-1], prompt=True, tools=example.get("tools"))
+
+
 def spans(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], text: str = "", before_last: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[Message],
+    text: str = "",
+    before_last: str = "",
+    tools: list[Any] | None = None,
 ) -> tuple[str, list[tuple[int, int]]]:
     """Return the rendered text and the character spans the assistant writes, each with its terminator.
 
@@ -78,13 +90,14 @@ def spans(
     that render an early turn differently once others follow (Qwen3 drops its thinking) train the last turn only.
     `text` and `before_last` are the whole conversation and what comes before its last turn, where they are known.
     """
-    text, found, last = text or render(tokenizer, messages), [], len(messages) - 1
+    text, found, last = text or render(tokenizer, messages, tools=tools), [], len(messages) - 1
+    _must_tell_tools(tokenizer, text, messages, tools)
     for index, message in enumerate(messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or message.get("weight") == 0:
             continue
         known = before_last if index == last else ""
-        before = known or render(tokenizer, messages[:index], prompt=True)
-        after = render(tokenizer, messages[: index + 1]) if index < last else text
+        before = known or render(tokenizer, messages[:index], prompt=True, tools=tools)
+        after = render(tokenizer, messages[: index + 1], tools=tools) if index < last else text
         if text.startswith(before) and text.startswith(after) and len(after) > len(before):
             found.append((len(before), len(after)))
     eos = str(tokenizer.eos_token or "")
@@ -94,9 +107,24 @@ def spans(
     return text, [(start, start + len(text[start:end].rstrip())) for start, end in found]
 
 
+def _must_tell_tools(tokenizer: Any, text: str, messages: list[Message], tools: list[Any] | None) -> None:
+    """Refuse a template that leaves tools or their calls out: the model would learn to answer with nothing."""
+    bare = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
+    for what, there, less in (("tools", tools, (messages, None)), ("tool calls", bare != messages, (bare, tools))):
+        try:
+            left_out = there and render(tokenizer, less[0], tools=less[1]) == text
+        except DataError:  # it misses them
+            continue
+        if left_out:
+            raise DataError(
+                f"The model's chat template leaves out {what}.",
+                "Choose a model whose template knows tools, or data without them.",
+            )
+
+
 def _rendered(tokenizer: Any, examples: list[dict[str, Any]]) -> list[tuple[str, list[tuple[int, int]]]]:
     """Return text and spans of each example. All are rendered in two calls."""
-    talks = [example["messages"] for example in examples if "messages" in example]
+    talks = [example["messages"] for example in examples if "messages" in example and "tools" not in example]
     try:
         texts = render_all(tokenizer, talks)
         befores = render_all(tokenizer, [talk[:-1] for talk in talks], prompt=True)
@@ -106,7 +134,9 @@ def _rendered(tokenizer: Any, examples: list[dict[str, Any]]) -> list[tuple[str,
     end = str(tokenizer.eos_token or "")
     found = []
     for example in examples:
-        if "messages" in example:
+        if "tools" in example:
+            found.append(spans(tokenizer, example["messages"], tools=example["tools"]))
+        elif "messages" in example:
             found.append(spans(tokenizer, example["messages"], *next(known)))
         else:
             found.append((text := example["text"] + end, [(0, len(text))]))

@@ -14,7 +14,7 @@ from studio.domain.records import Finding
 from studio.services import structures
 from studio.services.formats import Problem, Source
 from studio.services.seen import ENCODE, Seen, mark_of
-from studio.services.structures import Layout
+from studio.services.structures import Layout, Sure
 
 LISTED = 50  # problems kept with their sentences; all are counted
 FEWEST, ADVISED = 4, 20  # examples
@@ -41,6 +41,7 @@ class Check(BaseModel):
     format: str
     kind: Literal["chat", "text"]
     why: str
+    sure: Sure = "certain"
     file: str
     rows: int = 0
     usable: int = 0
@@ -146,6 +147,7 @@ def survey(
         format=layout.format,
         kind=layout.kind,
         why=layout.why,
+        sure=layout.sure,
         file=source.words,
         columns=layout.columns,
         samples=layout.samples,
@@ -193,7 +195,7 @@ def survey(
     result.duplicates = result.usable - seen.count
     result.complete = limit is None or next(found, None) is None
     result.words, result.characters = words.summary(), characters.summary()
-    result.warnings = _warnings(result, source)
+    result.warnings = [*layout.notes, *_warnings(result, source)]
     bound = seen.bound(result.usable, eval_fraction)
     result.findings = findings.result(characters.counts, result.characters.p95, bound)
     return result

@@ -14,8 +14,9 @@ from studio.services import private, repair
 from studio.services.formats import Problem
 from studio.services.languages import language, named
 from studio.services.near import Near
+from studio.services.recognise import RowValue
 from studio.services.repair import Example
-from studio.services.structures import Layout, RowValue
+from studio.services.structures import Layout
 
 ROWS, SHOWN = 20, 3  # row numbers kept of each kind, and rows shown
 WINDOW, BEFORE = 160, 40  # characters shown of a text, and of them before the first difference

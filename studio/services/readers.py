@@ -1,6 +1,7 @@
 """Readers: a generator for each kind of file, yielding its rows one after the other in flat memory."""
 
 import csv
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -171,6 +172,19 @@ def parquet_size(source: BinaryIO, name: str) -> int:
         return sum(groups.row_group(place).total_byte_size for place in range(groups.num_row_groups))
 
 
+def _label_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Return the names of labels that are kept as numbers, which data sets of the Hub write beside the columns."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            column: [str(name) for name in feature["names"]]
+            for column, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # written by something else
+
+
 def parquet_rows(source: BinaryIO, name: str) -> Iterator[Value]:
     """Yield the rows of a Parquet file, unpacked a few at a time."""
     from pyarrow import BaseExtensionType
@@ -183,8 +197,12 @@ def parquet_rows(source: BinaryIO, name: str) -> Iterator[Value]:
                     "Write it as plain text, or leave the column out.",
                 )
         _header(file.schema_arrow.names, name)
+        labels = _label_names(file.schema_arrow.metadata or {})
         for batch in file.iter_batches(batch_size=AT_ONCE, use_threads=False):
             if batch.nbytes > AT_ONCE * LONGEST:  # a few kilobytes can unpack to gigabytes
                 raise DataError(f"{name} has rows of more than 16 MB.", "Split the long texts into more rows.")
             for row in batch.to_pylist():
+                for column, names in labels.items():
+                    place = row.get(column)
+                    row[column] = names[place] if isinstance(place, int) and 0 <= place < len(names) else None
                 yield Refused(f"is nested more than {DEEPEST} levels deep.") if too_deep(row) else row

@@ -16,8 +16,10 @@ from studio.services.formats import Problem
 from studio.services.languages import language
 from studio.services.near import Near
 from studio.services.readers import too_deep
+from studio.services.recognise import RowValue
 from studio.services.seen import ENCODE, Seen, mark_of
-from studio.services.structures import ROLES, Layout, RowValue, convert, turn_list
+from studio.services.structures import Layout, convert
+from studio.services.turns import role_of, turn_list
 
 Example = dict[str, Any]
 
@@ -183,7 +185,7 @@ def lacks_answer(row: RowValue, layout: Layout) -> bool:
         return value is None or (isinstance(value, str) and not value.strip())
     turns = turn_list(row.get(layout.map.get("messages", ""))) or []
     return any(
-        isinstance(turn, dict) and _role(turn) == "assistant" and not str(turn.get(_place(turn)) or "").strip()
+        isinstance(turn, dict) and role_of(turn) == "assistant" and not str(turn.get(_place(turn)) or "").strip()
         for turn in turns
     )
 
@@ -196,26 +198,22 @@ def in_order(number: int, row: RowValue, layout: Layout, problem: Problem) -> tu
     """
     column = layout.map.get("messages", "")
     turns = turn_list(row.get(column)) if isinstance(row, dict) else None
-    if isinstance(row, str) or not turns or not all(isinstance(turn, dict) and _role(turn) for turn in turns):
+    if isinstance(row, str) or not turns or not all(isinstance(turn, dict) and role_of(turn) for turn in turns):
         return row, problem
     ordered: list[dict[str, Any]] = []
-    for turn in sorted(turns, key=lambda turn: _role(turn) != "system"):
+    for turn in sorted(turns, key=lambda turn: role_of(turn) != "system"):
         place = _place(turn)
         if not isinstance(turn.get(place), str) or not turn[place].strip():
             continue
-        if ordered and _role(ordered[-1]) == _role(turn):
+        if ordered and role_of(ordered[-1]) == role_of(turn):
             ordered[-1] = ordered[-1] | {place: f"{ordered[-1][_place(ordered[-1])]}\n\n{turn[place]}"}
-        elif _role(turn) != "assistant" or (ordered and _role(ordered[-1]) == "user"):
+        elif role_of(turn) != "assistant" or (ordered and role_of(ordered[-1]) == "user"):
             ordered.append(turn)
-    while ordered and _role(ordered[-1]) != "assistant":
+    while ordered and role_of(ordered[-1]) != "assistant":
         ordered.pop()
     after = row | {column: ENCODE(ordered) if isinstance(row[column], str) else ordered}
     example = convert(number, after, layout)
     return (row, problem) if isinstance(example, Problem) else (after, example)
-
-
-def _role(turn: dict[str, Any]) -> str:
-    return ROLES.get(str(turn.get("role", turn.get("from"))).strip().lower(), "")
 
 
 def _place(turn: dict[str, Any]) -> str:

@@ -18,9 +18,9 @@ from studio.domain.records import Difference
 from studio.services.check import REPORT_EVERY, check_file, first_examples, open_file
 from studio.services.findings import around, shorten
 from studio.services.formats import Problem
+from studio.services.recognise import RowValue
 from studio.services.repair import Repairs, settle
 from studio.services.sniff import BROKEN
-from studio.services.structures import RowValue
 
 SHOWN = 20  # rows whose difference is told
 Write = Callable[[RowValue], object]

@@ -1,51 +1,52 @@
 """Structures: what the columns of a file mean, and how a row becomes a chat example or a text."""
 
 import json
-import math
 import re
 import shlex
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from studio.domain.errors import DataError, NeedsMapping
 from studio.services.formats import Problem, readable
-from studio.services.readers import LONGEST, Refused
+from studio.services.names import ASIDE, LABELS, SENTENCES, key, named
+from studio.services.readers import Refused
+from studio.services.recognise import NOTES, STRUCTURES, WHY, RowValue, values, verdict
 from studio.services.sniff import BROKEN
+from studio.services.turns import conversation, is_turn, tools_of, transcript, turn_list, unused_keys
+from studio.services.values import REMAP, clean, unfolded
 
-MEANINGS = ("prompt", "input", "response", "system", "text", "messages")
-PROMPTS = {"prompt", "question", "q", "query", "input", "user", "human", "instruction"}
-PROMPTS |= {"customer_message", "user_message"}
-RESPONSES = {"completion", "response", "answer", "a", "output", "reply", "assistant"}
-RESPONSES |= {"agent_reply", "assistant_message"}
-CONTEXTS = {"input", "context"}  # of an Alpaca instruction
-TEXTS = {"text", "content", "document", "body", "passage"}
-# Columns that may stand beside a text without saying anything about what is to be learned from it.
-ASIDE = {"id", "idx", "index", "uuid", "url", "source", "date", "timestamp", "created", "meta", "metadata", "language"}
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-}
-REMAP = "Map another column or leave the row out."
+MEANINGS = (
+    "prompt",
+    "input",
+    "response",
+    "system",
+    "text",
+    "messages",
+    "history",
+    "tools",
+    "rejected",
+    "label",
+)
 HOW = "on the page under Columns, on the command line with"
+FIT = 0.8  # share of the first rows that have to make examples for a structure to be believed
 
-RowValue = dict[str, Any] | str
+Sure = Literal["certain", "likely", "doubtful"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are laid out: the structure, why in plain words, the column of each meaning, a first value of each."""
+    """How rows are laid out: the structure, why in plain words, the column of each meaning, a first value of each.
+
+    `sure` says how far to trust it, `notes` what is worth knowing before it is trained on.
+    """
 
     format: str
     why: str
     columns: list[str] = field(default_factory=list)
     map: dict[str, str] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)
+    sure: Sure = "certain"
+    notes: list[str] = field(default_factory=list)
 
     @property
     def kind(self) -> Literal["chat", "text"]:
@@ -65,20 +66,27 @@ def detect(rows: list[RowValue], format: str = "auto", map: dict[str, str] | Non
         if map or format not in ("auto", "text"):
             raise DataError("The rows are plain text without columns.", "Use them as text, without a map.")
         return Layout("text", "Plain text: each paragraph or line of text is one example.")
+    if {key(column) for column in columns} <= {"role", "content", "from", "value", "name"} and is_turn(rows[0]):
+        raise DataError(
+            "Each row is a turn of one conversation.", "Write a conversation a row: a list of its turns as `messages`."
+        )
     if map:
-        return _mapped(columns, map, samples(rows))
+        return _believed(_mapped(columns, map, samples(rows)), rows)
     if format != "auto" and format not in STRUCTURES:
         raise DataError(f"There is no structure `{format}`.", f"Choose one of auto, {', '.join(STRUCTURES)}.")
     found = {}
     for name, matcher in STRUCTURES.items():
         if format in ("auto", name) and (found := matcher(columns, rows)):
-            unused = [column for column in columns if column not in found.values()]
             why = WHY[name].format(**{meaning: f"`{column}`" for meaning, column in found.items()})
-            why += f" Not used: {quoted(unused)}." if unused else ""
-            return Layout(name, why, columns, found, samples(rows))
+            more = [f"`{column}` is the {meaning}" for meaning, column in found.items() if f"`{column}`" not in why]
+            why += f" {', '.join(more)}." if more else ""
+            notes = [NOTES[name]] if name in NOTES else []
+            return _believed(Layout(name, why, columns, found, samples(rows), "likely", notes), rows)
     suggestion = suggest(columns, rows)
     example = " ".join(f"--map {shlex.quote(f'{meaning}={column}')}" for meaning, column in suggestion.items())
     looked = "do not say what they mean" if format == "auto" else f"do not look like {format}"
+    if labels := named(columns, LABELS) if named(columns, SENTENCES) else []:
+        looked += f", for `{labels[0]}` holds no names of labels (the model would learn to answer as it stands there)"
     raise NeedsMapping(
         f"The columns {quoted(columns)} {looked}.",
         f"Say which holds the prompt and which the response, or which the text: {HOW} {example}",
@@ -94,107 +102,64 @@ def _mapped(columns: list[str], map: dict[str, str], samples: dict[str, str]) ->
             raise DataError(f"`{meaning}` is no meaning a column can have.", f"Use {', '.join(MEANINGS)}.")
         if column not in columns:
             raise DataError(f"There is no column `{column}`.", f"The columns are {quoted(columns)}.")
-    if set(map) == {"text"}:
+    given, answered = set(map), "messages" in map or {"prompt", "response"} <= set(map)
+    if given == {"text"}:
         structure = "text"
-    elif set(map) - {"system"} == {"messages"}:
-        structure = "messages"
-    elif {"prompt", "response"} <= set(map) <= {"prompt", "input", "response", "system"}:
-        structure = "question-answer"
+    elif "text" not in given and "rejected" in given and "response" in given:
+        structure = "preference"
+    elif "text" not in given and answered:
+        structure = "feedback" if "label" in given else "messages" if "messages" in given else "question-answer"
     else:
         raise DataError(
             f"A map of {' and '.join(map)} is not a structure.",
             "Map prompt and response (with system if there is one), or text alone, or messages alone.",
         )
     why = ", ".join(f"`{column}` is the {meaning}" for meaning, column in map.items())
-    return Layout(structure, f"As mapped: {why}.", columns, dict(map), samples)
+    notes = [NOTES[structure]] if structure in NOTES else []
+    return Layout(structure, f"As mapped: {why}.", columns, dict(map), samples, "certain", notes)
 
 
-def _key(column: str) -> str:
-    return re.sub(r"[\s-]+", "_", column.strip().lower())
+def _believed(layout: Layout, rows: list[RowValue]) -> Layout:
+    """Return the layout with how sure it is, and with what of the rows it does not use."""
+    fits = [not isinstance(convert(0, row, layout), Problem) for row in rows if not _left_aside(row, layout)]
+    shaped = "messages" in layout.map or any(isinstance(unfolded(v), list) for v in _of(rows, layout, "response"))
+    sure: Sure = "certain" if shaped else layout.sure
+    reason = "by the shape of the values" if shaped else "by the names of the columns"
+    why = layout.why if layout.why.startswith("As mapped") else f"{layout.why} This is {sure}, {reason}."
+    if fits and sum(fits) < FIT * len(fits):
+        sure = "doubtful"
+        why = f"{layout.why} This is doubtful: {sum(fits)} of the first {len(fits)} rows fit."
+    unused = [column for column in layout.columns if column not in layout.map.values()]
+    turns = [turn for value in _of(rows, layout, "messages") for turn in turn_list(value) or []]
+    beside = [f"`{name}` of the turns" for name in unused_keys(turns)]
+    if beside or (unused and not layout.why.startswith("As mapped")):
+        why += f" Not used: {', '.join(filter(None, [quoted(unused), *beside]))}."
+    notes = [*layout.notes]
+    if sure == "doubtful":
+        notes.append(f"Only {sum(fits)} of the first {len(fits)} rows fit this structure. Look at the columns.")
+    return Layout(layout.format, why, layout.columns, layout.map, layout.samples, sure, notes)
 
 
-def _named(columns: list[str], names: Iterable[str]) -> list[str]:
-    return [column for column in columns if _key(column) in names]
+def _of(rows: list[RowValue], layout: Layout, meaning: str) -> list[Any]:
+    return values(rows, layout.map[meaning]) if meaning in layout.map else []
 
 
-def _conversation(role: str, content: str, usual: str) -> "Matcher":
-    """Match the one column of turns with these keys, or the usual one of several."""
-
-    def match(columns: list[str], rows: list[RowValue]) -> dict[str, str]:
-        found = []
-        for column in columns:
-            turns = next((turn_list(row[column]) for row in rows if isinstance(row, dict) and row.get(column)), None)
-            if turns and isinstance(turns[0], dict) and role in turns[0] and content in turns[0]:
-                found.append(column)
-        chosen = found if len(found) == 1 else _named(found, {usual})
-        return {"messages": chosen[0], **_one("system", _named(columns, {"system"}))} if chosen else {}
-
-    return match
-
-
-def _alpaca(columns: list[str], rows: list[RowValue]) -> dict[str, str]:
-    prompts, responses = _named(columns, {"instruction"}), _named(columns, RESPONSES)
-    contexts = _named(columns, CONTEXTS)
-    if len(prompts) != 1 or len(responses) != 1 or len(contexts) > 1:
-        return {}
-    return {
-        "prompt": prompts[0],
-        **_one("input", contexts),
-        "response": responses[0],
-        **_one("system", _named(columns, {"system"})),
-    }
-
-
-def _pair(prompts: set[str]) -> "Matcher":
-    def match(columns: list[str], rows: list[RowValue]) -> dict[str, str]:
-        asked, answered = _named(columns, PROMPTS), _named(columns, RESPONSES)
-        if len(asked) != 1 or len(answered) != 1 or _key(asked[0]) not in prompts:
-            return {}  # two questions or two answers: the user must say which
-        return {"prompt": asked[0], "response": answered[0], **_one("system", _named(columns, {"system"}))}
-
-    return match
-
-
-def _text(columns: list[str], rows: list[RowValue]) -> dict[str, str]:
-    texts = _named(columns, TEXTS)
-    rest = [column for column in columns if column not in texts and _key(column) not in ASIDE]
-    return {"text": texts[0]} if len(texts) == 1 and not rest else {}
-
-
-def _one(meaning: str, columns: list[str]) -> dict[str, str]:
-    return {meaning: columns[0]} if columns else {}
-
-
-Matcher = Callable[[list[str], list[RowValue]], dict[str, str]]
-STRUCTURES: dict[str, Matcher] = {
-    "messages": _conversation("role", "content", "messages"),
-    "sharegpt": _conversation("from", "value", "conversations"),
-    "alpaca": _alpaca,
-    "prompt-completion": _pair({"prompt"}),
-    "question-answer": _pair(PROMPTS - {"prompt", "instruction"}),
-    "text": _text,
-}
-WHY = {
-    "messages": "Conversations: each row has a list of turns in {messages}, with role and content.",
-    "sharegpt": "Conversations: each row has a list of turns in {messages}, with from and value.",
-    "alpaca": "Instructions: each row has an instruction in {prompt} and the answer in {response}.",
-    "prompt-completion": "Prompts and completions, one a row: {prompt} is answered by {response}.",
-    "question-answer": "Questions and answers, one a row: {prompt} is answered by {response}.",
-    "text": "Texts: each row has one in {text}.",
-}
+def _left_aside(row: RowValue, layout: Layout) -> bool:
+    """Tell whether a row has a verdict against it, which says nothing about the structure."""
+    return isinstance(row, dict) and "label" in layout.map and verdict(row.get(layout.map["label"])) is False
 
 
 def suggest(columns: list[str], rows: list[RowValue]) -> dict[str, str]:
     """Return a map to begin with: a likely prompt and response, or the only column as text."""
     if len(columns) == 1:
         return {"text": columns[0]}
-    wordy = [c for c in columns if _key(c) not in ASIDE and any(_words(row, c) for row in rows)]
+    wordy = [c for c in columns if key(c) not in ASIDE and any(_words(row, c) for row in rows)]
     likely = [*wordy, *(c for c in columns if c not in wordy)]
     asking = re.compile("prompt|quest|query|message|text|input|instruct")
-    asked = next((c for c in likely if asking.search(_key(c))), likely[0])
+    asked = next((c for c in likely if asking.search(key(c))), likely[0])
     rest = [c for c in likely if c != asked]
     telling = re.compile("answer|reply|respon|output|complet|label|categ|intent|target|summary")
-    return {"prompt": asked, "response": next((c for c in rest if telling.search(_key(c))), rest[0])}
+    return {"prompt": asked, "response": next((c for c in rest if telling.search(key(c))), rest[0])}
 
 
 def _words(row: RowValue, column: str) -> bool:
@@ -231,7 +196,7 @@ def convert(number: int, row: RowValue, layout: Layout) -> dict[str, Any] | Prob
             return {"text": _read_text(row, layout.map.get("text", ""))}
         if isinstance(row, str):
             raise Refused("is plain text, not an object with named values.")
-        return {"messages": _messages(row, layout.map)}
+        return _example(row, layout.map)
     except Refused as refused:
         return Problem(row=number, problem=f"Row {number} {refused.what}", remedy=refused.remedy)
 
@@ -245,83 +210,98 @@ def _read_text(row: RowValue, column: str) -> str:
     return text
 
 
-def _messages(row: dict[str, Any], map: dict[str, str]) -> list[dict[str, str]]:
+def _example(row: dict[str, Any], map: dict[str, str]) -> dict[str, Any]:
+    if "label" in map:
+        _must_be_good(row.get(map["label"]), map["label"])
+    tools = tools_of(row.get(map["tools"]), map["tools"]) if "tools" in map else []
+    return {"messages": _messages(row, map), **({"tools": tools} if tools else {})}
+
+
+def _must_be_good(value: Any, column: str) -> None:
+    good = verdict(value)
+    if good is None:
+        raise Refused(f"has no verdict in `{column}`.", "Write true or false, or leave the row out.")
+    if not good:
+        raise Refused(f"is an answer that `{column}` calls bad.", "Leave such rows out to learn from the good answers.")
+
+
+def _messages(row: dict[str, Any], map: dict[str, str]) -> list[dict[str, Any]]:
     system = clean(row.get(map["system"]), f"`{map['system']}`") if "system" in map else ""
+    turns: list[Any] = []
+    if "history" in map:
+        turns += _history(row.get(map["history"]), map["history"])
     if "messages" in map:
-        messages = _conversation_of(row, map["messages"])
-        if system and messages[0]["role"] == "system":
-            raise Refused(f"has a system text twice, in `{map['system']}` and in the conversation.")
-    else:
-        prompt, response = (clean(row.get(map[meaning]), f"`{map[meaning]}`") for meaning in ("prompt", "response"))
-        for meaning, text in (("prompt", prompt), ("response", response)):
-            if not text:
-                raise Refused(f"has no `{map[meaning]}`.", REMAP)
-        more = clean(row.get(map["input"]), f"`{map['input']}`") if "input" in map else ""
-        prompt = f"{prompt}\n\n{more}" if more else prompt
-        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        before = turn_list(row.get(map["messages"]))
+        if not before:
+            raise Refused(f"has no turns in `{map['messages']}`.", REMAP)
+        turns += before
+    if "prompt" in map:
+        turns += _asked(row, map)
+    if "response" in map:
+        turns = _answered(turns, row, map)
+    messages = conversation(turns)
+    if system and messages[0]["role"] == "system":
+        raise Refused(f"has a system text twice, in `{map['system']}` and in the conversation.")
     return [{"role": "system", "content": system}, *messages] if system else messages
 
 
-def _conversation_of(row: dict[str, Any], column: str) -> list[dict[str, str]]:
-    """Return the turns in the usual roles: perhaps a system text, then user and assistant in turn, an answer last."""
-    turns = turn_list(row.get(column))
-    if not turns:
-        raise Refused(f"has no turns in `{column}`.", REMAP)
-    messages: list[dict[str, str]] = []
-    for place, turn in enumerate(turns, 1):
-        if not isinstance(turn, dict):
-            raise Refused(f"has a turn without role and content (turn {place}).")
-        name = turn.get("role", turn.get("from"))
-        role = ROLES.get(str(name).strip().lower())
-        if role is None:
-            raise Refused(
-                f"has a turn with the role `{readable(str(name)[:40])}`, which is not known (turn {place}).",
-                "Use system, user and assistant (or human and gpt), or leave the row out.",
-            )
-        content = clean(turn.get("content", turn.get("value")), f"turn {place}")
-        if role == "system":
-            if place > 1:
-                raise Refused(f"has a system text in the middle (turn {place}).", "Put it first or leave the row out.")
-            if not content:
-                continue
-        elif not content:
-            raise Refused(f"has an empty {'answer' if role == 'assistant' else 'question'} (turn {place}).")
-        elif role != ("assistant" if messages and messages[-1]["role"] == "user" else "user"):
-            what = "a second question" if role == "user" else "an answer without a question"
-            raise Refused(f"has {what} (turn {place}).", "Let question and answer alternate, or leave the row out.")
-        messages.append({"role": role, "content": content})
-    if not messages or messages[-1]["role"] != "assistant":
-        raise Refused("ends without an answer.", "Add the answer or leave the row out.")
-    return messages
+def _asked(row: dict[str, Any], map: dict[str, str]) -> list[Any]:
+    """Return the turns that ask: those of a list, or one of the prompt with what it is about under it."""
+    value = row.get(map["prompt"])
+    if (turns := turn_list(value)) and is_turn(turns[0]):
+        return turns
+    prompt = clean(value, f"`{map['prompt']}`")
+    if not prompt:
+        raise Refused(f"has no `{map['prompt']}`.", REMAP)
+    more = clean(row.get(map["input"]), f"`{map['input']}`") if "input" in map else ""
+    return [{"role": "user", "content": f"{prompt}\n\n{more}" if more else prompt}]
 
 
-def turn_list(value: Any) -> list[Any] | None:
-    """Return the list of turns, which a table holds as JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, list) else None
+def _answered(turns: list[Any], row: dict[str, Any], map: dict[str, str]) -> list[Any]:
+    """Return the turns with the answer, which may be a text, a turn, or a list that holds the question too."""
+    value = unfolded(row.get(map["response"]))
+    if is_turn(value):
+        return [*turns, value]
+    if isinstance(value, list) and value and is_turn(value[0]):
+        begins = [turn for turn in value if is_turn(turn)][: len(turns)]
+        return value if not turns or begins == turns or _texts(begins) == _texts(turns) else [*turns, *value]
+    if isinstance(value, dict) and isinstance(value.get("text"), list):  # of extractive questions: several wordings
+        value = next(iter(value["text"]), None)
+    elif isinstance(value, list) and value and all(isinstance(each, str) for each in value):
+        value = value[0]
+    else:
+        value = row.get(map["response"])
+    answer = clean(value, f"`{map['response']}`")
+    if not answer:
+        raise Refused(f"has no `{map['response']}`.", REMAP)
+    if not turns and "rejected" in map:
+        return _common(answer, clean(row.get(map["rejected"]), f"`{map['rejected']}`"), map)
+    return [*turns, {"role": "assistant", "content": answer}]
 
 
-def clean(value: Any, place: str) -> str:
-    """Return the value as text with plain line ends, empty when there is none; refuse what is no text."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict | list | tuple | bytes):
-        what = "bytes" if isinstance(value, bytes) else "a list or object"
-        raise Refused(f"has {what} in {place} instead of text.", REMAP)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise Refused(f"holds {value} in {place}, which is no number.")
-    text = str(value)
-    if len(text) > LONGEST:
-        raise Refused(f"has over 16 MB in {place}.", "Split it or leave the row out.")
-    if "\0" in text:
-        raise Refused(f"holds a NUL character in {place}.")
-    if not text.isascii() and BROKEN.search(text):
-        raise Refused(f"holds bytes in {place} that are no text.", "Save the file as UTF-8, or leave the row out.")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text if text.strip() else ""
+def _common(chosen: str, rejected: str, map: dict[str, str]) -> list[Any]:
+    """Return the turns of an answer that holds its question: a transcript, or what both answers begin with."""
+    if turns := transcript(chosen):
+        return turns
+    same = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), 0)
+    shared = chosen[:same]
+    prompt = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1].strip()
+    answer = chosen[shared.rfind(prompt) + len(prompt) :].strip() if prompt else ""
+    if not prompt or not answer:
+        raise Refused(f"has no question: `{map['response']}` and `{map['rejected']}` begin differently.", REMAP)
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+
+
+def _history(value: Any, column: str) -> list[Any]:
+    """Return the turns of pairs of question and answer that came before."""
+    pairs = unfolded(value)
+    if pairs in (None, ""):
+        return []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise Refused(f"has a history in `{column}` that is no list of pairs of question and answer.")
+    roles = ("user", "assistant")
+    return [{"role": role, "content": text} for pair in pairs for role, text in zip(roles, pair, strict=True)]
+
+
+def _texts(turns: list[Any]) -> list[Any]:
+    return [clean(turn.get("content", turn.get("value")), "a turn") for turn in turns]

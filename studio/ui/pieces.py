@@ -9,6 +9,8 @@ import gradio as gr
 from jinja2 import Environment, Template
 from markupsafe import Markup, escape
 
+from studio.domain.words import said
+
 ENV = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
 CODE = re.compile("`([^`]+)`")
 
@@ -169,7 +171,9 @@ def example(record: Mapping[str, Any]) -> str:
         """<div class="key"><span><mark>Trained</mark> the model learns to write this</span>
 <span><b>Plain</b> read, not trained</span></div>
 <ol class="turns">{% for it in turns %}<li><span class="role">{{ it.role }}</span>
-<p>{% if it.role in ("assistant", "text") %}<mark>{{ it.content }}</mark>{% else %}{{ it.content }}{% endif %}</p></li>
+<p>{% if it.role in ("assistant", "text") and it.weight != 0 %}<mark>{{ said(it) }}</mark>{% else %}{{ said(it) }}\
+{% endif %}</p></li>
 {% endfor %}</ol>""",
         turns=turns,
+        said=said,
     )

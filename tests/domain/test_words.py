@@ -63,3 +63,9 @@ def test_when_is_said_in_days() -> None:
 def test_no_size_or_count_is_longer_than_a_cell(value: float) -> None:
     assert len(words.size(value)) <= 12
     assert len(words.count(value)) <= 12
+
+
+def test_a_turn_says_its_text_and_its_calls() -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Köln"}}}
+    assert words.said({"content": "Hello"}) == "Hello"
+    assert words.said({"content": "", "tool_calls": [call]}) == 'weather({"city": "Köln"})'

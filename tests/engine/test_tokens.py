@@ -27,6 +27,23 @@ THINKING = (
     "{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Tools first, calls and results as JSON between tags, as Qwen and Hermes have them
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"
+    "{% for call in m['tool_calls'] or [] %}<tool_call>{{ call['function'] | tojson }}</tool_call>{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CALL = {"type": "function", "function": {"name": "sky", "arguments": {"hour": 9}}}
+WITH_TOOLS = {
+    "messages": [
+        {"role": "user", "content": "What is the colour?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "blue"},
+        {"role": "assistant", "content": "The sky is blue."},
+    ],
+    "tools": [{"type": "function", "function": {"name": "sky", "parameters": {"type": "object"}}}],
+}
 TWO_TURNS = {
     "messages": [
         {"role": "system", "content": "Be brief."},
@@ -68,6 +85,38 @@ def test_every_answer_of_a_conversation_is_trained():
     assert [text for text, trained in parts(STARTER_TEMPLATE, TWO_TURNS) if trained] == [
         "With the courier.<|im_end|>",
         "Tomorrow, blue sky.<|im_end|>",
+    ]
+
+
+def test_calls_of_tools_are_trained_and_tools_and_results_are_not():
+    trained = [text for text, learned in parts(TOOLS, WITH_TOOLS) if learned]
+    assert trained == [
+        '<tool_call>{"name": "sky", "arguments": {"hour": 9}}</tool_call><|im_end|>',
+        "The sky is blue.<|im_end|>",
+    ]
+    tokenizer = make_tokenizer(TOOLS)
+    prompt = tokens.question(tokenizer, WITH_TOOLS)
+    assert prompt.startswith('<|im_start|>system\n[{"type": "function"')
+    assert prompt.endswith("<|im_start|>tool\nblue<|im_end|>\n<|im_start|>assistant\n")
+    together = tokens.encode(tokenizer, [talk("a", "b"), WITH_TOOLS, talk("c", "d")])
+    assert [len(row) for row in together] == [
+        len(tokens.encode(tokenizer, [each])[0]) for each in (talk("a", "b"), WITH_TOOLS, talk("c", "d"))
+    ]
+
+
+@pytest.mark.parametrize("left", ["tools", "tool calls"])
+def test_a_template_that_leaves_tools_out_is_refused(left):
+    example = WITH_TOOLS if left == "tools" else {"messages": WITH_TOOLS["messages"]}
+    with pytest.raises(DataError, match=f"leaves out {left}") as refused:
+        parts(STARTER_TEMPLATE, example)
+    assert "whose template knows tools" in refused.value.hint
+
+
+def test_an_answer_without_weight_is_read_and_not_trained():
+    turns = [dict(turn) for turn in TWO_TURNS["messages"]]
+    turns[2]["weight"] = 0
+    assert [text for text, learned in parts(STARTER_TEMPLATE, {"messages": turns}) if learned] == [
+        "Tomorrow, blue sky.<|im_end|>"
     ]
 
 

@@ -1,8 +1,11 @@
 """The check of a data file: one result whatever the container, counts that add up, warnings, real data."""
 
 import csv
+import gzip
 import json
 import string
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from studio.domain.errors import DataError, NeedsMapping
+from studio.domain.errors import DataError
 from studio.domain.events import Phase
 from studio.services.check import check_file, examples, open_file
 from studio.services.datasets import sample_path
@@ -35,44 +38,78 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def in_every_container(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
-    """Write the rows as CSV, JSON, JSON lines and Parquet."""
+    """Write the rows as CSV (lists as JSON and as Python prints them), JSON, JSON lines and Parquet, some packed."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    flat = [{key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
-    made = [table(folder / "rows.csv", flat), *(folder / name for name in ("rows.json", "rows.jsonl", "rows.parquet"))]
-    made[1].write_text(json.dumps(rows), encoding="utf-8")
-    made[2].write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    parquet.write_table(pyarrow.Table.from_pylist(rows), made[3])
+    def flat(dump: Callable[[Any], str]) -> list[dict[str, Any]]:
+        return [{key: dump(v) if isinstance(v, list | dict) else v for key, v in row.items()} for row in rows]
+
+    made = [table(folder / "rows.csv", flat(json.dumps)), table(folder / "printed.csv", flat(repr))]
+    for name, text in [
+        ("rows.json", json.dumps(rows)),
+        ("rows.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)),
+        ("wrapped.json", json.dumps({"version": 1, "data": rows}, indent=1)),
+    ]:
+        made.append(folder / name)
+        made[-1].write_text(text, encoding="utf-8")
+    made.append(folder / "utf16.jsonl")
+    made[-1].write_text(made[3].read_text(encoding="utf-8"), encoding="utf-16")
+    made.append(folder / "rows.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist(rows), made[-1])
+    for path in (made[0], made[3], made[-1]):
+        made.append(path.with_name(f"{path.name}.gz"))
+        made[-1].write_bytes(gzip.compress(path.read_bytes(), 1))
+    made.append(folder / "rows.zip")
+    with zipfile.ZipFile(made[-1], "w") as archive:
+        archive.write(made[3], "rows.jsonl")
     return made
 
 
-@pytest.mark.spec("U24.1", "U24.2")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.fixed_dictionaries({"question": WORDS, "answer": WORDS}), min_size=1, max_size=6))
-def test_the_same_rows_give_the_same_examples_in_every_container(tmp_path: Path, rows: list[dict[str, str]]) -> None:
-    first, *others = [list(examples(*open_file(path))) for path in in_every_container(tmp_path, rows)]
-    assert len(first) == len(rows)
-    assert all(other == first for other in others)
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    rows=st.lists(
-        st.lists(
-            st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": WORDS}),
-            min_size=1,
-            max_size=5,
-        ),
-        min_size=1,
-        max_size=4,
-    )
+ROLES = st.sampled_from(["system", "user", "assistant"])
+TURNS = st.lists(st.fixed_dictionaries({"role": ROLES, "content": WORDS}), min_size=1, max_size=5)
+SHARED = st.lists(
+    st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt", "observation"]), "value": WORDS}),
+    min_size=1,
+    max_size=5,
 )
-def test_the_same_conversations_too(tmp_path: Path, rows: list[list[dict[str, str]]]) -> None:
-    paths = in_every_container(tmp_path, [{"messages": row} for row in rows])
-    first, *others = [list(examples(*open_file(path))) for path in paths]
-    assert len(first) == len(rows)
+STRUCTURES = {
+    "question-answer": {"question": WORDS, "answer": WORDS},
+    "alpaca": {
+        "instruction": WORDS,
+        "input": WORDS,
+        "output": WORDS,
+        "history": st.lists(st.tuples(WORDS, WORDS).map(list), max_size=2),
+    },
+    "prompt-completion": {"prompt": WORDS, "completion": WORDS},
+    "messages": {"messages": TURNS},
+    "sharegpt": {"conversations": SHARED},
+    "preference": {"prompt": WORDS, "chosen": WORDS, "rejected": WORDS},
+    "feedback": {"prompt": WORDS, "completion": WORDS, "label": st.booleans()},
+    "classification": {"text": WORDS, "label": st.sampled_from(["good", "bad, very", "só so"])},
+    "text": {"text": WORDS},
+}
+
+
+@pytest.mark.spec("U24.1", "U24.2")
+@pytest.mark.parametrize("structure", STRUCTURES)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_same_rows_give_the_same_examples_in_every_container(
+    tmp_path: Path, structure: str, data: st.DataObject
+) -> None:
+    rows = data.draw(st.lists(st.fixed_dictionaries(STRUCTURES[structure]), min_size=1, max_size=5))
+    first, *others = [outcome(path) for path in in_every_container(tmp_path, rows)]
     assert all(other == first for other in others)
+    assert isinstance(first, str) or len(first) == len(rows)
+
+
+def outcome(path: Path) -> list[Any] | str:
+    """Return the examples of a file, or what is asked when its first rows say too little."""
+    try:
+        return list(examples(*open_file(path)))
+    except DataError as error:
+        return error.message.replace(path.name, "the file")
 
 
 def test_a_check_says_what_the_file_is(tmp_path: Path) -> None:
@@ -198,13 +235,10 @@ def test_gsm8k_needs_no_map() -> None:
 
 
 @pytest.mark.spec("U24.2")
-def test_banking77_is_mapped_by_the_user() -> None:
-    path = real("banking77/train.csv")
-    with pytest.raises(NeedsMapping) as asked:
-        check_file(path)
-    assert asked.value.suggestion == {"prompt": "text", "response": "category"}
-    check = check_file(path, map=asked.value.suggestion)
-    assert (check.rows, check.usable) == (10_003, 10_003)
+def test_banking77_is_a_classification() -> None:
+    check = check_file(real("banking77/train.csv"))
+    assert (check.format, check.sure, check.rows, check.usable) == ("classification", "likely", 10_003, 10_003)
+    assert check.map == {"prompt": "text", "response": "category"}
 
 
 def test_the_sample_is_good_data_in_one_form() -> None:

@@ -190,7 +190,7 @@ def test_too_few_examples_are_refused(datasets: Datasets, home: Home, tmp_path: 
 
 def test_unclear_columns_and_broken_files_leave_nothing(datasets: Datasets, home: Home, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text("text,category\n" + "a,b\n" * 30)
+    path.write_text("subject,reply_text\n" + "a,b\n" * 30)
     with pytest.raises(NeedsMapping):
         datasets.add(path)
     path = tmp_path / "a.json"

@@ -16,6 +16,9 @@ from studio.services.formats import Problem, Source
 PAIRS = [{"question": f"What is {n}, “{n}”?", "answer": f"Größe {n};\n\tvery {n}"} for n in range(1, 31)]
 
 
+FEATURE = {"_type": "ClassLabel", "names": ["bad", "good"]}
+
+
 def write(path: Path, rows: list[dict[str, Any]], encoding: str = "utf-8", delimiter: str = ",") -> Path:
     """Write rows in the container the suffix names."""
     if path.suffix in (".csv", ".tsv"):
@@ -307,6 +310,18 @@ def test_parquet_of_a_special_type_is_refused(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": column, "text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"Column `id` of a\.parquet has a special type"):
         rows(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("kept", [{"info": {"features": {"label": FEATURE}}}, {"info": []}, [], "{"])
+def test_labels_of_the_hub_have_their_names(tmp_path: Path, kept: Any) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    table = pyarrow.Table.from_pylist([{"text": "a", "label": 1}, {"text": "b", "label": -1}])
+    table = table.replace_schema_metadata({"huggingface": kept if isinstance(kept, str) else json.dumps(kept)})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    named = isinstance(kept, dict) and isinstance(kept["info"], dict)
+    assert [row["label"] for row in rows(tmp_path / "a.parquet")] == (["good", None] if named else [1, -1])
 
 
 def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
