@@ -8,6 +8,10 @@ import typer
 from studio.commands.common import Commands, Json, Map, emit, mapping, open_studio, progress, say, table
 from studio.domain.words import plural, said
 
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(help="A file to test on: rows that it nearly has too are named as leakage."),
+]
 data = Commands(help="Look at data files, and repair copies of them.", no_args_is_help=True)
 
 
@@ -19,12 +23,18 @@ def check_data(
     max_tokens: Annotated[
         int | None, typer.Option(help="Tokens of an example that a model reads. Default: 8192, as the starter.", min=1)
     ] = None,
+    held_out: HeldOut = None,
     json: Json = False,
 ) -> None:
     """Read a data file row by row: what it holds, what is wrong with it, what would be learned."""
     with progress() as report:
         found = open_studio().datasets.check(
-            file, format=format, map=mapping(map) or None, max_tokens=max_tokens, report=report
+            file,
+            format=format,
+            map=mapping(map) or None,
+            max_tokens=max_tokens,
+            held_out=held_out,
+            report=report,
         )
     if json:
         emit(found)
@@ -58,6 +68,7 @@ def repair_data(
     map: Map = None,
     format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of an example that a model reads.", min=1)] = None,
+    held_out: HeldOut = None,
     json: Json = False,
 ) -> None:
     """Write a copy of a data file in which findings are repaired; the file itself stays as it is."""
@@ -65,7 +76,14 @@ def repair_data(
 
     with progress() as report:
         made = rewrite(
-            file, out, fix or [], format=format, map=mapping(map) or None, max_tokens=max_tokens, report=report
+            file,
+            out,
+            fix or [],
+            format=format,
+            map=mapping(map) or None,
+            max_tokens=max_tokens,
+            held_out=held_out,
+            report=report,
         )
     if json:
         emit(made)

@@ -64,11 +64,16 @@ class Dataset(BaseModel):
 
 
 class Difference(BaseModel):
-    """What a repair does to a row, shortened to where it differs; without `after` the row is left out."""
+    """What a repair does to a row, shortened to where it differs; without `after` the row is left out.
+
+    `like` is the row it nearly repeats, `like_text` the text of that one.
+    """
 
     row: int
     before: str
     after: str | None = None
+    like: int = 0
+    like_text: str = ""
 
 
 class Finding(BaseModel):

@@ -4,17 +4,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
 from studio.domain.errors import DataError, NeedsMapping
 from studio.domain.events import Phase, Report, ignore
-from studio.domain.records import Finding
+from studio.domain.records import Difference, Finding
 from studio.services import structures
 from studio.services.formats import Problem, Source
 from studio.services.seen import ENCODE, Seen, mark_of
 from studio.services.structures import Layout, Sure
+
+if TYPE_CHECKING:
+    from studio.services.near import Near
 
 LISTED = 50  # problems kept with their sentences; all are counted
 FEWEST, ADVISED = 4, 20  # examples
@@ -115,6 +118,24 @@ def first_examples(source: Source, layout: Layout) -> list[dict[str, Any]]:
     return [example for example in found if not isinstance(example, Problem)]
 
 
+def held_out_rows(
+    path: str | Path | None, layout: Layout, first: Sequence[dict[str, Any]], format: str, map: dict[str, str] | None
+) -> "Near | None":
+    """Return the rows of a held-out file, to be looked up; `first` and `layout` are those of the file they test."""
+    if path is None:
+        return None
+    from studio.services.near import Near
+
+    source, its = open_file(path, format, map)
+    if its.kind != layout.kind:
+        raise DataError(f"{source.name} holds other examples: {its.why}", "Name a file of the same structure.")
+    near = Near(first)
+    for example in examples(source, its):
+        if not isinstance(example, Problem):
+            near.add(example, example["row"])
+    return near
+
+
 def check_file(
     path: str | Path,
     *,
@@ -122,11 +143,16 @@ def check_file(
     map: dict[str, str] | None = None,
     limit: int | None = None,
     max_tokens: int | None = None,
+    held_out: str | Path | None = None,
     report: Report = ignore,
 ) -> Check:
-    """Read a file row by row and say what it holds; with a limit only its first rows. Nothing is stored."""
+    """Read a file row by row and say what it holds; with a limit only its first rows. Nothing is stored.
+
+    Rows that a file `held_out` has too are told of.
+    """
     source, layout = open_file(path, format, map)
-    return survey(source, layout, Seen(), limit=limit, max_tokens=max_tokens, report=report)
+    held = held_out_rows(held_out, layout, first_examples(source, layout), format, map)
+    return survey(source, layout, Seen(), limit=limit, max_tokens=max_tokens, held=held, report=report)
 
 
 def survey(
@@ -139,6 +165,7 @@ def survey(
     limit: int | None = None,
     max_tokens: int | None = None,
     repairs: Sequence[str] = (),
+    held: "Near | None" = None,
     report: Report = ignore,
     sink: Sink | None = None,
 ) -> Check:
@@ -159,7 +186,8 @@ def survey(
 
     words, characters = _Tally(), _Tally()
     first = first_examples(source, layout)
-    findings = Findings(layout, first, max_tokens or MAX_TOKENS, languages=limit is None)  # they take a second to load
+    # telling languages takes a second to load
+    findings = Findings(layout, first, max_tokens or MAX_TOKENS, languages=limit is None, held=held)
     mending = Repairs(repairs, layout, first)
     found = source.rows()
     rows = 0
@@ -198,7 +226,22 @@ def survey(
     result.warnings = [*layout.notes, *_warnings(result, source)]
     bound = seen.bound(result.usable, eval_fraction)
     result.findings = findings.result(characters.counts, result.characters.p95, bound)
+    _show_pairs(source, layout, [each for finding in result.findings for each in finding.examples if each.like])
     return result
+
+
+def _show_pairs(source: Source, layout: Layout, pairs: list[Difference]) -> None:
+    """Fill in the texts of nearly equal rows: only now it is known which were."""
+    from studio.services.findings import in_brief
+
+    wanted = {row for each in pairs for row in (each.row, each.like)}
+    texts = dict.fromkeys(wanted, "")
+    for number, row in islice(source.rows(), max(wanted, default=0)):
+        if number in wanted and not isinstance(row, Problem):
+            example = structures.convert(number, row, layout)
+            texts[number] = example.problem if isinstance(example, Problem) else in_brief(example)
+    for each in pairs:
+        each.before, each.like_text = texts[each.row], texts[each.like]
 
 
 def _warnings(check: Check, source: Source) -> list[str]:

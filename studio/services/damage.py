@@ -15,12 +15,12 @@ MARKS = re.compile(
     r"|\[/?INST\]|<</?SYS>>"
     r"|^\s*<s>|</s>\s*$"
 )
-HINTS = ("<|", "<｜", "_of_turn>", "INST]", "SYS>>", "<s>", "</s>")
 WINDOW = 240  # words at the end that are looked at: a loop never ends by itself
 LONGEST_PERIOD = 24  # words that are said again and again
 FEWEST_WORDS = 16  # in a loop
 COPIES = 4
-LETTERS = re.compile(r"([^\W_])\1{39}")  # forty times the same letter or figure
+LONG_WORD = 40  # letters
+LETTERS = re.compile(rf"([^\W_])\1{{{LONG_WORD - 1}}}")  # the same letter or figure all along
 SPACELESS = re.compile("[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]")  # writing without spaces: a sign is a word
 
 
@@ -31,7 +31,7 @@ def mend_encoding(text: str) -> str:
 
 def remove_marks(text: str) -> str:
     """Return the text without a template's marks. Taking one out may join two halves of another."""
-    while any(hint in text for hint in HINTS):
+    while "<" in text or "INST]" in text:
         shorter = MARKS.sub("", text)
         if shorter == text:
             break
@@ -41,9 +41,10 @@ def remove_marks(text: str) -> str:
 
 def loops(text: str) -> bool:
     """Tell whether the text ends in the same words again and again, as a model does that is stuck."""
-    if LETTERS.search(text):
+    spaceless = not text.isascii() and SPACELESS.search(text)
+    words = list(text[-WINDOW:]) if spaceless else text[-8 * WINDOW :].split()[-WINDOW:]
+    if words and len(max(words, key=len)) >= LONG_WORD and LETTERS.search(text):
         return True
-    words = list(text[-WINDOW:]) if SPACELESS.search(text) else text[-8 * WINDOW :].split()[-WINDOW:]
     if len(words) < FEWEST_WORDS or len(set(words)) > len(words) / 2:
         return False
     for period in range(1, min(LONGEST_PERIOD, len(words) // COPIES) + 1):

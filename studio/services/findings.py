@@ -23,8 +23,8 @@ WINDOW, BEFORE = 160, 40  # characters shown of a text, and of them before the f
 MAX_TOKENS = 8192  # of an example, where nothing else is said: what the starter model reads at most
 FAR = 8  # times the length that 95 of 100 rows keep to
 FEWEST_ROWS = 50  # to speak of usual lengths, languages and labels
-SAMPLED = 5_000  # rows whose language is asked one by one; beyond, of one in SPARSE
-SPARSE = 20
+SAMPLED = 2_000  # rows whose language is asked one by one; beyond, of one in SPARSE
+SPARSE = 50
 LABELS, LABEL = 500, 60  # answers that differ, and their characters, up to which answers are labels
 UNEVEN = 20  # times as many rows of the most frequent label as of a rare one
 
@@ -46,7 +46,7 @@ KINDS = {
     "leakage": Kind(
         "Nearly the same example in training and held out",
         "The score then measures what was learned by heart. Exact repeats stay on one side by themselves.",
-        "Keep the first of each group of nearly equal rows.",
+        "Leave out the later of nearly equal rows, or of those that the held-out file has too.",
     ),
     "template-marks": Kind(
         "Marks of a chat template",
@@ -138,10 +138,12 @@ class _Found:
 class Findings:
     """Looks at each row as it goes by; memory grows by 8 bytes a row, and by 16 more for one that nearly repeats."""
 
-    def __init__(self, layout: Layout, first: Sequence[Example], max_tokens: int, languages: bool) -> None:
+    def __init__(
+        self, layout: Layout, first: Sequence[Example], max_tokens: int, languages: bool, held: Near | None
+    ) -> None:
         self._layout, self._limit, self._tells_languages = layout, max_tokens, languages
         self._found: dict[str, _Found] = defaultdict(_Found)
-        self._near = Near(first)
+        self._near, self._held = Near(first), held
         self._marks = array("Q", [0])  # of each row, whose numbers begin at 1
         self._pairs: list[array[int]] = [array("Q"), array("Q")]  # nearly equal rows: the later and the earlier
         self._longest: list[tuple[int, int, str]] = []
@@ -169,7 +171,7 @@ class Findings:
         self._mark(row, mark)
         self._examples += 1
         self._look_at_texts(row, example)
-        leave_out = lambda: _left_out(row, _words(example))  # noqa: E731
+        leave_out = lambda: _left_out(row, in_brief(example))  # noqa: E731
         for kind, test in repair.ROWS.items():
             if test(example):
                 self._found[kind].add(row, leave_out)
@@ -178,12 +180,15 @@ class Findings:
         if not is_new:
             self._found["duplicates"].add(row, leave_out)
         elif earlier := self._near.add(example, row):
-            self._found["near-duplicates"].add(row, lambda: _left_out(row, f"{_words(example)} (as row {earlier:,})"))
+            self._found["near-duplicates"].add(row, lambda: Difference(row=row, before="", like=earlier))
             for side, number in zip(self._pairs, (row, earlier), strict=True):
                 side.append(number)
+        if self._held and (same := self._held.find(example)):
+            told = f"{in_brief(example)} (row {same:,} of the held-out file)"
+            self._found["leakage"].add(row, lambda: _left_out(row, told))
         if len(self._longest) < ROWS or characters > self._longest[0][0]:
             add = heappush if len(self._longest) < ROWS else heappushpop
-            add(self._longest, (characters, row, _words(example)))
+            add(self._longest, (characters, row, in_brief(example)))
         self._look_at_answer(row, example, leave_out)
 
     def result(self, lengths: Counter[int], p95: int, bound: int) -> list[Finding]:
@@ -205,6 +210,7 @@ class Findings:
     def _finding(self, kind: str, limit: str, told: str) -> Finding:
         title, why, remedy = KINDS[kind]
         found = self._found[kind]
+        name = f"{kind}:{limit}" if limit else kind
         about = kind == "languages" and self._judged < self._examples
         return Finding(
             kind=kind,
@@ -215,7 +221,7 @@ class Findings:
             rows=found.rows,
             why=f"{told} {why}".strip(),
             remedy=remedy,
-            repair=SAME_REPAIR.get(kind, f"{kind}:{limit}" if limit else kind),
+            repair="leakage" if kind == "leakage" and self._held else SAME_REPAIR.get(kind, name),
             examples=found.examples,
         )
 
@@ -224,10 +230,11 @@ class Findings:
         self._marks.append(mark)
 
     def _look_at_texts(self, row: int, example: Example) -> None:
+        texts = repair.texts(example)
         for kind, mend in repair.TEXTS.items():
-            for text in repair.texts(example):
+            for text in texts:
                 after = mend(text)
-                if after != text:
+                if after is not text:
                     self._found[kind].add(row, lambda: around(row, kind, text, after))  # noqa: B023 - called at once
                     break
 
@@ -256,10 +263,11 @@ class Findings:
             self._found["length-outliers"].rows.sort()
 
     def _weigh_sides(self, bound: int) -> None:
+        if self._held:  # then no row is to be set aside
+            return
         for later, earlier in zip(*self._pairs, strict=True):
             if (self._marks[later] < bound) != (self._marks[earlier] < bound):
-                text = f"Row {later:,} nearly repeats row {earlier:,}, and one of them is held out."
-                self._found["leakage"].add(later, partial(_left_out, later, text))
+                self._found["leakage"].add(later, partial(Difference, row=later, before="", like=earlier))
 
     def _weigh_languages(self) -> tuple[str, str]:
         """Return the language most rows are in, and which others there are."""
@@ -296,7 +304,7 @@ def shorten(text: str, length: int = WINDOW) -> str:
     return text if len(text) <= length else f"{text[:length]}…"
 
 
-def _words(example: Example) -> str:
+def in_brief(example: Example) -> str:
     """Return the last question and answer of an example, shortened."""
     return " → ".join(shorten(text, WINDOW // 2) for text in repair.texts(example)[-2:])
 
@@ -315,5 +323,5 @@ def around(row: int, kind: str, before: str, after: str) -> Difference:
         before = private.SECRETS.sub(lambda found: f"{found[0][:6]}…", before)
     same = next((place for place, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
     start = max(same - BEFORE, 0)
-    shown = (f"{'…' if start else ''}{shorten(text[start:])}" for text in (before, after))
-    return Difference(row=row, **dict(zip(("before", "after"), shown, strict=True)))
+    old, new = (f"{'…' if start else ''}{shorten(text[start:])}" for text in (before, after))
+    return Difference(row=row, before=old, after=new)

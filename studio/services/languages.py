@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 FEWEST = 60  # characters: the languages of shorter texts cannot be told apart
-LOOKED_AT = 300  # characters
+LOOKED_AT = 200  # characters
 SURE = 0.99
 LETTERS = re.compile(r"[^\W\d_]")
 CLOSE = {"nb": "no", "nn": "no", "bs": "hr", "sh": "hr", "ms": "id"}  # written too much alike

@@ -50,12 +50,8 @@ class Near:
 
     def add(self, example: dict[str, Any], row: int) -> int:
         """Remember the example; return the earlier row it nearly repeats, or 0."""
-        sketches = [self._sketch(text) for text in sides(example)]
         earlier = 0
-        for band in range(BANDS):
-            raw = b"".join(sketch[4 * band * ROWS : 4 * (band + 1) * ROWS] for sketch in sketches)
-            mark = int.from_bytes(blake2b(raw, digest_size=8).digest())
-            place, tag = band * SLOTS + mark % SLOTS, mark >> 32
+        for place, tag in self._places(example):
             held = self._slots[place]
             if held >> 32 == tag and held:
                 earlier = earlier or held & 0xFFFFFFFF
@@ -63,13 +59,30 @@ class Near:
                 self._slots[place] = tag << 32 | row & 0xFFFFFFFF
         return earlier
 
+    def find(self, example: dict[str, Any]) -> int:
+        """Return the row that the example nearly repeats, or 0, without remembering it."""
+        held = [(self._slots[place], tag) for place, tag in self._places(example)]
+        return next((slot & 0xFFFFFFFF for slot, tag in held if slot and slot >> 32 == tag), 0)
+
+    def _places(self, example: dict[str, Any]) -> list[tuple[int, int]]:
+        """Return the slot of each band, and what tells this band from others that share the slot."""
+        sketches = [self._sketch(text) for text in sides(example)]
+        places = []
+        for band in range(BANDS):
+            raw = b"".join([sketch[4 * band * ROWS : 4 * (band + 1) * ROWS] for sketch in sketches])
+            mark = int.from_bytes(blake2b(raw, digest_size=8).digest())
+            places.append((band * SLOTS + mark % SLOTS, mark >> 32))
+        return places
+
     def _sketch(self, text: str) -> bytes:
         """Return the smallest hashes of the pairs of words, 4 bytes each."""
         if found := self._sketches.get(text):
             return found
         pairs, words = _pairs(text)
         sketch = RMinHash(num_perm=BANDS * ROWS, seed=SEED)
-        sketch.update([pair for pair in pairs if pair not in self._frame] or words or [text])
+        if self._frame:
+            pairs = [pair for pair in pairs if pair not in self._frame]
+        sketch.update(pairs or words or [text])
         made = array("I", sketch.digest()).tobytes()
         if len(text) <= SHORT and len(self._sketches) < KEPT:  # answers that are labels come again and again
             self._sketches[text] = made

@@ -19,7 +19,9 @@ SECRETS = re.compile(
     r"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
     r"(?:[\s\S]{0,20000}?-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?"
 )
-SECRET_HINTS = re.compile(r"AKIA|ASIA|gh[pousr]_|_pat_|glpat-|sk-|k_live_|hf_|AIza|npm_|pypi-|xox|SG\.|eyJ|PRIVATE KEY")
+# Quicker to look for than the forms.
+SECRET_HINTS = ["AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "glpat-", "sk-", "k_live_", "hf_"]
+SECRET_HINTS += ["AIza", "npm_", "pypi-", "xox", "SG.", "eyJ", "PRIVATE KEY"]
 EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])")
 # Domains set aside for examples (RFC 2606) reach nobody.
 NOBODY = re.compile(r"@(?:[\w-]+\.)*(?:example(?:\.(?:com|org|net))?|test|invalid|localhost)$", re.IGNORECASE)
@@ -36,7 +38,7 @@ FIGURES = re.compile(r"\d[\d ().+/-]{7}")
 
 def hide_secrets(text: str) -> str:
     """Return the text with [secret] in place of each key, token and private key."""
-    return SECRETS.sub("[secret]", text) if SECRET_HINTS.search(text) else text
+    return SECRETS.sub("[secret]", text) if max(map(text.find, SECRET_HINTS)) >= 0 else text
 
 
 def hide_personal(text: str) -> str:

@@ -80,7 +80,7 @@ BOUNDED: dict[str, Callable[[Example, str], bool]] = {
     "length-outliers": lambda example, bound: characters(example) > int(bound),
     "languages": lambda example, bound: language("\n".join(answers(example))) not in ("", bound),
 }
-NAMES = [*TEXTS, "role-order", *ROWS, "duplicates", "near-duplicates", *BOUNDED]
+NAMES = [*TEXTS, "role-order", *ROWS, "duplicates", "near-duplicates", "leakage", *BOUNDED]
 
 
 def settle(kinds: Sequence[str], findings: Sequence[Finding]) -> list[str]:
@@ -90,7 +90,7 @@ def settle(kinds: Sequence[str], findings: Sequence[Finding]) -> list[str]:
     """
     found = {finding.kind: finding.repair for finding in findings}
     _must_be_known(kind for kind in kinds if not found.get(kind))
-    return [found.get(kind) or kind for kind in kinds if kind not in BOUNDED or kind in found]
+    return [found.get(kind) or kind for kind in kinds if kind not in (*BOUNDED, "leakage") or kind in found]
 
 
 def _must_be_known(names: Iterable[str]) -> None:
@@ -100,9 +100,11 @@ def _must_be_known(names: Iterable[str]) -> None:
 
 
 class Repairs:
-    """The repairs the user chose, for one reading of the file."""
+    """The repairs the user chose, for one reading of the file; `held` are the rows of a held-out file."""
 
-    def __init__(self, names: Sequence[str], layout: Layout, first: Sequence[Example] = ()) -> None:
+    def __init__(
+        self, names: Sequence[str], layout: Layout, first: Sequence[Example] = (), held: Near | None = None
+    ) -> None:
         _must_be_known(names)
         bounds = dict(name.partition(":")[::2] for name in names)
         self.layout = layout
@@ -113,6 +115,7 @@ class Repairs:
         self._leaves = {kind: test for kind, test in ROWS.items() if kind in bounds}
         self._bounds = {kind: bound for kind, bound in bounds.items() if kind in BOUNDED}
         self._near = Near(first) if "near-duplicates" in bounds else None
+        self._held = held if "leakage" in bounds else None
         self._seen = Seen() if "duplicates" in bounds else None
 
     def read(self, number: int, row: RowValue) -> tuple[RowValue, Example | Problem | str]:
@@ -141,6 +144,8 @@ class Repairs:
         for kind, bound in self._bounds.items():
             if BOUNDED[kind](example, bound):
                 return kind
+        if self._held and self._held.find(example):
+            return "leakage"
         if self._seen and not self._seen.add(mark_of(ENCODE(example))):
             return "duplicates"
         return "near-duplicates" if self._near and self._near.add(example, number) else ""

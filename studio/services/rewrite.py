@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from studio.domain.errors import DataError
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Difference
-from studio.services.check import REPORT_EVERY, check_file, first_examples, open_file
+from studio.services.check import REPORT_EVERY, check_file, first_examples, held_out_rows, open_file
 from studio.services.findings import around, shorten
 from studio.services.formats import Problem
 from studio.services.recognise import RowValue
@@ -46,15 +46,18 @@ def rewrite(
     format: str = "auto",
     map: dict[str, str] | None = None,
     max_tokens: int | None = None,
+    held_out: str | Path | None = None,
     report: Report = ignore,
 ) -> Rewritten:
     """Read a file, and write it with these findings repaired; without `out` nothing is written.
 
     Raises DataError when the copy cannot be of that kind, or is there already.
     """
-    found = check_file(path, format=format, map=map, max_tokens=max_tokens, report=report)
+    found = check_file(path, format=format, map=map, max_tokens=max_tokens, held_out=held_out, report=report)
     source, layout = open_file(path, format, map)
-    repairs = Repairs(settle(kinds, found.findings), layout, first_examples(source, layout))
+    first = first_examples(source, layout)
+    held = held_out_rows(held_out, layout, first, format, map)
+    repairs = Repairs(settle(kinds, found.findings), layout, first, held)
     result = Rewritten(out=str(out or ""))
     with _writer(out, layout.columns) as write:
         for number, row in source.rows():

@@ -59,7 +59,8 @@ def listed(items: list[dict[str, Any]]) -> str:
 <div><b>{{ it.title }}</b>{% for line in it.lines %}<p>{{ line | code }}</p>{% endfor %}
 {% if it.rows %}<details><summary>{{ it.rows }}</summary>
 {% for each in it.examples %}<dl class="change"><dt>Row {{ each.row }}</dt>
-<dd>{% if each.after is none %}{{ each.before }} <i>left out by the repair</i>
+<dd>{% if each.after is none %}{{ each.before }} <i>left out by the repair</i>{% if each.like %}</dd>
+<dt>Row {{ each.like }} stays</dt><dd>{{ each.like_text }}{% endif %}
 {% else %}<del>{{ each.before }}</del><ins>{{ each.after }}</ins>{% endif %}</dd></dl>{% endfor %}</details>{% endif %}
 {% if it.repair %}<label><input type="checkbox" data-id="{{ it.repair }}">
 <span><b>Repair this</b> {{ it.remedy }}</span></label>

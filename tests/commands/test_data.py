@@ -27,6 +27,17 @@ def test_findings_are_told_with_their_repair(call: Callable[..., Any], tmp_path:
     assert path.read_text(encoding="utf-8") == CONTENT
 
 
+def test_what_a_test_file_has_too_is_left_out(call: Callable[..., Any], tmp_path: Path) -> None:
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text(CONTENT.replace("Ã©", "é"), encoding="utf-8")
+    test.write_text("question,answer\nis 3 odd,Ask 21\n", encoding="utf-8")
+    (found,) = json.loads(call("data", "check", train, "--held-out", test, "--json").stdout)["findings"]
+    assert (found["kind"], found["rows"]) == ("leakage", [5])
+    told = call("data", "repair", train, "--fix", "leakage", "--held-out", test, "--out", tmp_path / "a.csv", "--json")
+    assert json.loads(told.stdout)["left_out"] == {"leakage": 1}
+    assert "Is 3 odd?" not in (tmp_path / "a.csv").read_text(encoding="utf-8")
+
+
 def test_a_wrong_repair_is_refused_in_words(call: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text(CONTENT, encoding="utf-8")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from studio.domain.errors import DataError
 from studio.domain.records import Finding
 from studio.services.check import check_file
 from studio.services.findings import KINDS
@@ -105,6 +106,20 @@ def test_what_would_leak_into_the_held_out_rows_is_told(tmp_path: Path) -> None:
     assert found["near-duplicates"].count == 100
     assert 5 <= found["leakage"].count <= 40, "a tenth is held out, of either side"
     assert found["leakage"].repair == "near-duplicates"
+    shown = found["leakage"].examples[0]
+    assert (shown.row, shown.like) == (found["leakage"].rows[0], shown.row - 100)
+    assert shown.before.startswith(shown.like_text.split("?")[0].upper())
+
+
+def test_rows_of_a_held_out_file_are_told(tmp_path: Path) -> None:
+    held_out = tmp_path / "test.jsonl"
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in [*CLEAN[:2], {"question": "New?", "answer": "Yes."}]))
+    found = check(tmp_path, CLEAN, held_out=held_out)["leakage"]
+    assert (found.rows, found.repair) == ([1, 2], "leakage")
+    assert found.examples[1].before.endswith("(row 2 of the held-out file)")
+    held_out.write_text('{"text": "Just text."}\n')
+    with pytest.raises(DataError, match="holds other examples"):
+        check(tmp_path, CLEAN, held_out=held_out)
 
 
 def test_the_length_that_is_too_much_can_be_said(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ def chat(question: str, answer: str, system: str = "") -> dict[str, Any]:
 def test_other_signs_and_capitals_are_nearly_the_same() -> None:
     near = Near()
     assert near.add(chat("When will my top-up go through?", "pending"), 1) == 0
+    assert near.find(chat("when will my top up go through", "pending")) == 1
     assert near.add(chat("when will my top up go through", "pending"), 2) == 1
+    assert near.find(chat("Is the shop open?", "yes")) == 0
 
 
 def test_a_word_in_a_long_text_is_nearly_the_same_and_in_a_short_one_it_is_not() -> None:

@@ -32,6 +32,7 @@ def test_each_finding_shows_rows_the_difference_and_a_switch(check: Check) -> No
     places = [seen.index(title) for title in order]
     assert places == sorted(places)
     assert "Rows 8, 10" in seen
+    assert "<dt>Row 4 stays</dt><dd>What is 3 plus 8 of 3?" in seen
     assert "<del>&lt;b&gt;Un&lt;/b&gt; cafÃ©?</del><ins>&lt;b&gt;Un&lt;/b&gt; café?</ins>" in seen
     assert seen.count("left out by the repair") == 3
     assert [f'data-id="{kind}"' in seen for kind in ("encoding", "empty-answer", "near-duplicates")] == [True] * 3
