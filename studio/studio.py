@@ -7,6 +7,7 @@ from studio.services.chat import Chat
 from studio.services.datasets import Datasets
 from studio.services.estimate import Estimates
 from studio.services.evaluate import Evaluate
+from studio.services.export import Export
 from studio.services.hung import Hung
 from studio.services.inspect import Inspect
 from studio.services.machine import Machine
@@ -42,6 +43,7 @@ class Studio:
         self.estimates = Estimates(self.runs, self.models, self.datasets, self.machine)
         self.runs.quote = self.estimates.of
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
+        self.export = Export(self.home, self.models, self.adapters)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)

@@ -13,6 +13,8 @@ from studio.engine.report import MEETING, Reporter, identify, settings
 
 JOBS = ("train", "evaluate", "convert", "keep", "chat", "inspect")
 
+JOBS = ("train", "evaluate", "export", "convert", "keep", "chat")
+
 
 def main() -> int:
     if len(sys.argv) != 3 or sys.argv[1] not in JOBS:
@@ -53,6 +55,10 @@ def main() -> int:
             from studio.engine import evaluate
 
             evaluate.run(directory, reporter)
+        elif job == "export":
+            from studio.engine import export
+
+            export.run(directory, reporter)
         elif job == "keep":
             from studio.engine import keep
 

@@ -1,0 +1,85 @@
+"""Export: an adapter made into something that runs without the studio, compared with the adapter it came from."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.domain.errors import StudioError
+from studio.domain.events import Report, ignore
+from studio.domain.records import Adapter
+from studio.services import adapters as adapter_files
+from studio.services import jobs
+from studio.services.adapters import Adapters
+from studio.services.models import Models
+from studio.storage.paths import Home
+
+Format = Literal["merged", "gguf", "ollama"]
+Weights = Literal["f16", "bf16", "q8_0"]
+PROMPTS = 8  # questions whose answers are compared
+# Where the run held nothing back, or its data is gone.
+QUESTIONS = (
+    "What can you help me with?",
+    "Explain in one sentence why the sky is blue.",
+    "Write a short greeting for a customer.",
+    "How many days does a leap year have?",
+)
+
+
+class Export:
+    """Makes folders of adapters, whole or not at all, by an engine process."""
+
+    def __init__(self, home: Home, models: Models, adapters: Adapters, command: Sequence[str] = jobs.ENGINE) -> None:
+        self.home, self.models, self.adapters, self.command = home, models, adapters, command
+
+    def run(
+        self, adapter_ref: str, format: Format, out: str | Path, weights: Weights = "f16", report: Report = ignore
+    ) -> dict[str, Any]:
+        """Write the export to the folder `out`, which must not hold anything yet; return path, parity and files.
+
+        `weights` is how a GGUF file stores them; a merged model has 16 bits. `parity.ok` says whether it answers as
+        the adapter does. A failed comparison keeps the files: the caller decides.
+        """
+        adapter = self.adapters.get(adapter_ref)
+        base = adapter_files.base_of(adapter, self.models)
+        out = Path(out).expanduser().absolute()
+        try:
+            taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+        except OSError as error:
+            raise StudioError(f"{out} cannot be read: {error.strerror or error}.", "Name another folder.") from error
+        if taken:
+            raise StudioError(f"{out} is not empty.", "Name a new folder: nothing is overwritten.")
+        with tempfile.TemporaryDirectory(prefix="export-", dir=self.home.cache) as folder:
+            directory = Path(folder)
+            request = {
+                "model": base.path,
+                "base": base.id,
+                "adapter": adapter.path,
+                "name": adapter.ref,
+                "format": format,
+                "weights": weights if format != "merged" else "16 bits",
+                "out": str(out),
+                "prompts": self._prompts(adapter),
+            }
+            (directory / "request.json").write_text(json.dumps(request), encoding="utf-8")
+            jobs.run("export", directory, self.home.logs / "export.log", report, self.command)
+            return dict(json.loads((directory / "result.json").read_text(encoding="utf-8")))
+
+    def place(self, adapter: Adapter, format: Format) -> Path:
+        """Return a folder in the home that is free for an export."""
+        name = f"{adapter.name}-v{adapter.version}-{format}"
+        tries = (self.home.exports / (f"{name}-{number}" if number > 1 else name) for number in range(1, 1000))
+        return next(path for path in tries if not path.exists())
+
+    def _prompts(self, adapter: Adapter) -> list[list[dict[str, str]]]:
+        """Return conversations that end with a question: held-out ones of the adapter's run, or some of any kind."""
+        try:
+            lineage = json.loads((self.home.runs / adapter.run / "lineage.json").read_text(encoding="utf-8"))
+            with open(Path(lineage["dataset"]["path"]) / "eval.jsonl", encoding="utf-8") as file:
+                rows = [json.loads(line) for line in islice(file, PROMPTS)]
+        except (OSError, ValueError, KeyError):
+            rows = []
+        asked = [row["messages"][:-1] for row in rows if "messages" in row]
+        return asked or [[{"role": "user", "content": question}] for question in QUESTIONS]
