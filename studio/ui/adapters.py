@@ -9,7 +9,7 @@ from studio.domain.errors import NotFound
 from studio.domain.methods import METHODS
 from studio.domain.records import Adapter
 from studio.studio import Studio
-from studio.ui import report
+from studio.ui import export, report
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, edge, go, problem
 from studio.ui.pieces import block, head, html
 
@@ -86,6 +86,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 )
                 choose = gr.Button("Make active…", size="sm", min_width=100, scale=0, visible=not adapter.active)
                 run = gr.Button("Open its run", size="sm", min_width=100, scale=0, visible=bool(adapter.run))
+                out = gr.Button("Export…", size="sm", min_width=80, scale=0)
                 delete = gr.Button("Delete…", size="sm", min_width=80, scale=0)
             chosen = confirm(
                 choose,
@@ -94,6 +95,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 f"Keep v{active.version}",
                 False,
             )
+            export.panel(studio, adapter, out)
             size = words.size(adapter.bytes)
             removed = confirm(delete, f"Delete {adapter.name} {version}?", f"Delete {version}, {size}", "Keep it")
 

@@ -1,0 +1,85 @@
+"""Export, in an adapter's card: what to make of it, where it goes, and how it compares with the adapter."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from studio.domain import words
+from studio.domain.errors import StudioError
+from studio.domain.events import Phase
+from studio.domain.records import Adapter
+from studio.services.export import Format, Weights
+from studio.studio import Studio
+from studio.ui.common import QUIET, edge, phases, problem
+from studio.ui.pieces import block, busy, definitions, note, section
+
+FORMS = [("Model folder", "merged"), ("GGUF file", "gguf"), ("Ollama package", "ollama")]
+ABOUT = {
+    "merged": "The base with the adapter in it, for transformers, vLLM and what else reads model folders.",
+    "gguf": "One file for llama.cpp and programs built on it.",
+    "ollama": "A GGUF file and a Modelfile with the chat format it was trained with.",
+}
+WEIGHTS = [("16 bits", "f16"), ("8 bits, half the size", "q8_0")]
+
+
+def panel(studio: Studio, adapter: Adapter, button: gr.Button) -> None:
+    """Make the panel that `button` opens: it stays open with the result until it is closed."""
+    with gr.Column(visible=False, elem_classes=["confirm", "calm"]) as opened:
+        block(section(f"Export {adapter.name} v{adapter.version}", "Its answers are compared with the adapter's."))
+        form = gr.Radio(FORMS, value="merged", label="What to make", info=ABOUT["merged"], interactive=True)
+        weights = gr.Radio(WEIGHTS, value="f16", label="Weights", visible=False, interactive=True)
+        place = gr.Textbox(label="Folder, on the machine that runs the studio", max_lines=1, interactive=True)
+        said = block()
+        with gr.Row(elem_classes="actions"):
+            start = gr.Button("Export", size="md", min_width=90, scale=0)
+            close = gr.Button("Close", size="md", min_width=80, scale=0)
+
+    def choose(wanted: Format) -> list[Any]:
+        file = wanted != "merged"
+        return [gr.Radio(info=ABOUT[wanted]), gr.Radio(visible=file), str(studio.export.place(adapter, wanted)), ""]
+
+    def run(wanted: Format, kept: Weights, folder: str) -> Iterator[list[Any]]:
+        waits = gr.Button("Exporting", interactive=False)
+        yield [busy("Starting the engine"), waits]
+        try:
+            for answer in phases(lambda report: studio.export.run(adapter.ref, wanted, folder, kept, report)):
+                yield [
+                    busy(answer.words, answer.done, answer.total) if isinstance(answer, Phase) else told(answer),
+                    waits,
+                ]
+        except StudioError as error:
+            yield [problem(error, "Not exported"), waits]
+        yield [gr.skip(), gr.Button("Export", interactive=True)]
+
+    button.click(
+        edge(lambda kind: [gr.Column(visible=True), *choose(kind)]), form, [opened, form, weights, place, said], **QUIET
+    )
+    form.input(edge(choose), form, [form, weights, place, said], **QUIET)
+    start.click(edge(run), [form, weights, place], [said, start], **QUIET)
+    close.click(lambda: gr.Column(visible=False), None, opened, **QUIET)
+
+
+def told(result: dict[str, Any]) -> str:
+    """Return where an export lies, what it holds and how it compares."""
+    parity = result["parity"]
+    if parity["ok"]:
+        shown = note(
+            f"Same answers: {parity['words']}",
+            f"{parity['prompts']} questions were compared.",
+            word="Exported",
+            tone="good",
+        )
+    else:
+        shown = note(
+            f"It does not answer like the adapter: {parity['words']}",
+            "The files stay.",
+            word="Differs",
+            tone="bad",
+            urgent=True,
+        )
+    size = words.size(sum(file["bytes"] for file in result["files"]))
+    pairs = [("Folder", result["path"]), ("Size", size)]
+    if result["format"] == "ollama":
+        pairs.append(("Next, in that folder", "ollama create NAME -f Modelfile"))
+    return shown + definitions(pairs)
