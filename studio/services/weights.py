@@ -93,17 +93,25 @@ def only_pickled(name: str, file: str) -> ModelError:
 
 def header_parameters(file: Path, name: str) -> int:
     """Return the number of parameters in a safetensors file, after checking that it is whole."""
+    return sum(prod(entry["shape"]) for entry in header(file, name).values())
+
+
+def header(file: Path, name: str) -> dict[str, dict[str, Any]]:
+    """Return the tensors of a safetensors file by name, with `dtype` and `shape`, after checking that it is whole."""
     size = file.stat().st_size
     try:
         with open(file, "rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 2 <= length <= min(HEADER_LIMIT, size - 8):
                 raise ValueError("the header's length is wrong")
-            header = json.loads(stream.read(length))
-        tensors = [entry for key, entry in header.items() if key != "__metadata__"]
-        if 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors), default=0) != size:
+            tensors = json.loads(stream.read(length))
+        tensors.pop("__metadata__", None)
+        if 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0) != size:
             raise ValueError("bytes are missing")
-        return sum(prod(int(side) for side in entry["shape"]) for entry in tensors)
+        return {
+            key: {"dtype": str(entry["dtype"]), "shape": [int(side) for side in entry["shape"]]}
+            for key, entry in tensors.items()
+        }
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ModelError(f"{file.name} of {name} is damaged.", "Fetch the model again.") from error
 

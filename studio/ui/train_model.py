@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,11 +10,13 @@ import gradio as gr
 from studio.domain import words
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
+from studio.domain.model_facts import told
 from studio.domain.records import Model
+from studio.services.model_facts import of_folder
 from studio.services.models import STARTER
 from studio.studio import Studio
 from studio.ui.common import phases, problem
-from studio.ui.pieces import block, busy, choices, rows, section
+from studio.ui.pieces import block, busy, choices, definitions, rows, section
 from studio.ui.train_plan import AHEAD, Plan, Update
 
 FETCHED = "Small enough for any machine, good for a first try. Fetched when the run starts."
@@ -24,6 +27,7 @@ class Base:
     """The step's components."""
 
     listed: gr.HTML
+    facts: gr.HTML
     wanted: gr.Textbox
     get: gr.Button
     getting: gr.HTML
@@ -32,10 +36,10 @@ class Base:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.listed]
+        return [self.listed, self.facts]
 
     def draw(self, plan: Plan) -> Update:
-        return {self.listed: rows(_items(plan), "Models")}
+        return {self.listed: rows(_items(plan), "Models"), self.facts: _facts(plan)}
 
     def fetch(self, studio: Studio, id: str) -> Iterator[Update | str]:
         """Fetch the model in words; the last thing is the id to choose it by, if it came."""
@@ -67,7 +71,8 @@ def build() -> Base:
     with gr.Row(elem_classes="actions nav"):
         onward = gr.Button("Continue", variant="primary", size="md")
         back = gr.Button("Back", size="md")
-    return Base(listed, wanted, get, getting, onward, back)
+    facts = block()
+    return Base(listed, facts, wanted, get, getting, onward, back)
 
 
 def _items(plan: Plan) -> list[dict[str, Any]]:
@@ -78,6 +83,19 @@ def _items(plan: Plan) -> list[dict[str, Any]]:
     if STARTER not in [model.id for model in known]:
         known.append(AHEAD)
     return [_row(model, model.id == chosen) for model in known]
+
+
+def _facts(plan: Plan) -> str:
+    """Return what the chosen model is, once it is on this machine."""
+    known = {each.id: each for each in (*plan.models, plan.model) if each}
+    model = known.get(plan.chosen["model"])
+    if not model or not model.path:
+        return ""
+    try:
+        found = of_folder(Path(model.path), model.id, model.source, model.revision, model.licence)
+    except StudioError:  # a run with it says so
+        return ""
+    return section(f"About {words.model_name(model.id)}") + definitions(told(found))
 
 
 def _row(model: Model, chosen: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import shutil
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from studio.domain.events import Phase, Report
 from studio.services import hub, jobs, models, weights
 from studio.services.models import Models
 from studio.storage.paths import Home
-from tests.services.fake_hub import COMMIT, FakeHub, Repo, serve
+from tests.services.fake_hub import COMMIT, FakeHub, Repo
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
 PARAMETERS = 8 * 4 + 4
@@ -38,15 +38,6 @@ def make(folder: Path, **config: object) -> Path:
     (folder / "config.json").write_text(json.dumps(CONFIG | config))
     (folder / "tokenizer.json").write_text("{}")
     return folder
-
-
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with serve() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.address)
-        template = found.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield found
 
 
 @pytest.fixture
