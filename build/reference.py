@@ -8,6 +8,7 @@ import typer
 
 from studio.cli import app
 from studio.domain.config import TrainingConfig
+from studio.domain.terms import TERMS
 
 ROOT = Path(__file__).parents[1]
 BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
@@ -102,7 +103,17 @@ def _row(parameter: Any) -> str:
     return f"| `{name}` | {(getattr(parameter, 'help', '') or '').replace('|', chr(92) + '|')} |"
 
 
-PAGES = {"configuration.md": configuration, "commands.md": commands}
+def glossary() -> str:
+    """Return the page of the field's terms, as the page explains them where they stand."""
+    lines = ["# Glossary", NOTE, "The page marks these words; press one to read the same there.", ""]
+    lines += ["| term | meaning |", "| --- | --- |"]
+    for term in sorted(TERMS, key=lambda each: each.name.casefold()):
+        also = f" ({', '.join(term.also)})" if term.also else ""
+        lines.append(f"| **{term.name}**{also} | {term.text} |")
+    return "\n".join(lines)
+
+
+PAGES = {"configuration.md": configuration, "commands.md": commands, "glossary.md": glossary}
 
 
 def main() -> None:

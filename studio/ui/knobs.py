@@ -147,7 +147,7 @@ def group_title(group: str, made: Mapping[str, Knob], values: Mapping[str, Any])
 def why(key: str, reason: str, offer: str = "") -> str:
     """Return the text beside a control; one the user changed is marked, with a button that takes up the offer."""
     return html(
-        """<p class="reason {{ 'changed' if offer }}">{{ reason }}</p>
+        """<p class="reason {{ 'changed' if offer }}">{{ reason | explained }}</p>
 {% if offer %}<button class="instead" data-id="{{ key }}">Use {{ offer }}</button>{% endif %}""",
         key=key,
         reason=reason,

@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
+from zlib import crc32
 
 import gradio as gr
 from jinja2 import Environment, Template
 from markupsafe import Markup, escape
 
+from studio.domain.terms import split
 from studio.domain.words import said
 
 ENV = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -26,7 +28,28 @@ def code(text: str) -> Markup:
     return Markup(CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
+def explained(text: str) -> Markup:
+    """Show each of the field's terms as a button that says what it means; everything else as `code` does.
+
+    A popover is drawn above everything, opens by pointer, touch and keyboard, and needs no script.
+    """
+    parts = []
+    for piece, term in split(str(text)):
+        if not term:
+            parts.append(code(piece))
+            continue
+        id = f"term-{crc32(f'{text}{term.name}'.encode()):x}"  # the same in each drawing of the same text
+        parts.append(
+            Markup(
+                '<dfn><button type="button" popovertarget="{0}">{1}</button></dfn>'
+                '<span popover id="{0}" role="note"><b>{2}</b> {3}</span>'
+            ).format(id, piece, term.name, term.text)
+        )
+    return Markup("").join(parts)
+
+
 ENV.filters["code"] = code
+ENV.filters["explained"] = explained
 
 
 @lru_cache(maxsize=64)
@@ -65,7 +88,9 @@ def head(title: str, text: str = "") -> str:
 def section(title: str, text: str = "") -> str:
     """Return a section's heading and its one grey line."""
     return html(
-        "<h2>{{ title }}</h2>{% if text %}<p class='muted'>{{ text | code }}</p>{% endif %}", title=title, text=text
+        "<h2>{{ title }}</h2>{% if text %}<p class='muted'>{{ text | explained }}</p>{% endif %}",
+        title=title,
+        text=text,
     )
 
 
@@ -96,7 +121,7 @@ def bar(title: str, machine: str, now: Mapping[str, Any] | None, share: float = 
 def facts(cells: Iterable[Mapping[str, Any]]) -> str:
     """Return a strip of cells {label, value, unit, note, tone}; one without a value is left out."""
     return html(
-        """<dl class="facts">{% for it in cells %}<div class="{{ it.tone }}"><dt>{{ it.label }}</dt>
+        """<dl class="facts">{% for it in cells %}<div class="{{ it.tone }}"><dt>{{ it.label | explained }}</dt>
 <dd><span class="num">{{ it.value }}</span>{% if it.unit %} <small>{{ it.unit }}</small>{% endif %}</dd>
 {% if it.note %}<dd class="remark">{{ it.note }}</dd>{% endif %}</div>{% endfor %}</dl>""",
         cells=[cell for cell in cells if cell.get("value") not in (None, "")],
@@ -159,7 +184,8 @@ def busy(words: str, done: float | None = None, total: float | None = None) -> s
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
     """Return a list of terms and what they stand for; a pair without a value is left out."""
     return html(
-        "<dl class='defs'>{% for a, b in pairs %}<div><dt>{{ a }}</dt><dd>{{ b }}</dd></div>{% endfor %}</dl>",
+        """<dl class='defs'>{% for a, b in pairs %}<div><dt>{{ a | explained }}</dt><dd>{{ b | explained }}</dd></div>
+{% endfor %}</dl>""",
         pairs=[pair for pair in pairs if pair[1]],
     )
 

@@ -1,6 +1,7 @@
 """A page on a home folder of its own, handlers found by what a user presses, and a browser."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from studio.storage.paths import Home
 from studio.studio import Studio
 from studio.ui.common import Shell, Tab
 
+TERM = re.compile(r"<dfn><button[^>]*>(.*?)</button></dfn><span popover.*?</span>", re.DOTALL)
 TABS = ("home", "data", "train", "runs", "adapters", "chat", "settings")
 
 
@@ -30,6 +32,11 @@ def tickets(tmp_path: Path) -> Path:
         table.writerow(["nr", "they_wrote", "we_said"])
         table.writerows([i, f"Where is parcel {i}?", f"Parcel {i} is at the depot."] for i in range(40))
     return path
+
+
+def unexplained(text: str) -> str:
+    """Return HTML as it reads before a term is pressed."""
+    return TERM.sub(r"\1", text)
 
 
 class Page:
@@ -108,8 +115,9 @@ class Page:
         self.states.append(said)
 
     def seen(self) -> str:
-        """Return all text that stands in HTML pieces now."""
-        return "\n".join(str(value) for block, value in self.values.items() if isinstance(block, gr.HTML) and value)
+        """Return all text that stands in HTML pieces now, its terms not explained."""
+        texts = [value for block, value in self.values.items() if isinstance(block, gr.HTML) and value]
+        return unexplained("\n".join(map(str, texts)))
 
     def was(self, label: str, key: str) -> Any:
         """Return the last thing said about a component's property."""

@@ -73,7 +73,8 @@ def test_text_stays_text(name: str, text: str) -> None:
 @given(text=st.text(min_size=1, max_size=40))
 @pytest.mark.parametrize("name", PIECES)
 def test_any_text_stays_text(name: str, text: str) -> None:
-    assert set(read(PIECES[name](text)).tags) - {"code"} <= set(read(PIECES[name]("word")).tags)
+    ours = {"code", "dfn", "button", "span", "b"}  # names in backticks, terms that are explained
+    assert set(read(PIECES[name](text)).tags) - ours <= set(read(PIECES[name]("word")).tags)
 
 
 def test_names_in_backticks_are_shown_as_code() -> None:
@@ -107,3 +108,15 @@ def test_a_figure_without_a_value_is_left_out() -> None:
 def test_progress_is_full_only_as_far_as_it_is_known() -> None:
     assert 'max="200"' in pieces.busy("Reading", 50, 200)
     assert "max=" not in pieces.busy("Reading")
+
+
+@pytest.mark.spec("U21.4")
+def test_a_term_says_what_it_means_where_it_stands() -> None:
+    shown = pieces.section("Settings", "The rank, and `rank` again; <b>loss</b>.")
+    id = re.search('popovertarget="(.+?)">rank</button>', shown)
+    assert id
+    assert f'<span popover id="{id[1]}" role="note"><b>rank</b> How much an adapter can hold' in shown
+    assert shown.count(">rank</button>") == 1, "once in a text"
+    assert "<code>rank</code>" in shown
+    assert "&lt;b&gt;" in shown
+    assert pieces.section("Settings", "The rank, and `rank` again; <b>loss</b>.") == shown, "nothing moves"

@@ -20,6 +20,7 @@ from studio.services import datasets
 from studio.studio import Studio
 from studio.ui import common, knobs, train, train_plan
 from studio.ui.pieces import html
+from tests.ui.conftest import unexplained
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def step(view: Any) -> int:
 
 def reason(view: Any, title: str) -> str:
     """Return what stands beside a control."""
-    return str(view.values[view.row(title).children[-1]])
+    return unexplained(str(view.values[view.row(title).children[-1]]))
 
 
 def test_without_data_the_first_step_says_so(page: Callable[..., Any]) -> None:
