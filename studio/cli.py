@@ -99,11 +99,21 @@ def fetch_model(
 @app.command("doctor")
 def examine(
     reindex: Annotated[bool, typer.Option("--reindex", help="Make the database anew from the folders.")] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Show every part of this machine and what it allows, nothing else.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Check Python, packages, hardware and the home folder, with a remedy for what is missing."""
-    from studio.services import doctor
+    from studio.services import doctor, hardware
 
+    if machine:
+        found = hardware.parts(open_studio().machine)
+        if json:
+            emit(found)
+        else:
+            table(("Part", "What it is", "What it allows"), [(part.part, part.words, part.allows) for part in found])
+        return
     findings = list(doctor.environment())
     try:
         studio = open_studio()

@@ -1,6 +1,7 @@
 """The studio: every service, built once, for the page, the command line and scripts."""
 
 from pathlib import Path
+from typing import Any
 
 from studio.services.adapters import Adapters
 from studio.services.chat import Chat
@@ -16,6 +17,7 @@ from studio.services.notify import Notify
 from studio.services.queue import Queue
 from studio.services.recommend import recommend
 from studio.services.runs import Runs
+from studio.services.share import Fitted, fit
 from studio.services.usage import Meter
 from studio.storage.locks import Lock
 from studio.storage.paths import Home
@@ -47,6 +49,10 @@ class Studio:
         self.chat = Chat(self.home, self.models, self.adapters)
         self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)
+
+    def fit(self, document: Any) -> Fitted:
+        """Check settings that were passed on against this machine, and change what cannot be here."""
+        return fit(document, self.models, self.datasets, self.machine, self.estimates)
 
     def _watch(self) -> float | None:
         """Tell what is new and end what hangs; return the seconds to the next look, None where nothing is at work."""

@@ -121,6 +121,15 @@ def test_the_doctor_looks_at_every_part(home: Home) -> None:
     assert "python" in call("doctor").stdout
 
 
+def test_the_doctor_shows_every_part_of_the_machine(home: Home) -> None:
+    parts = {part["part"]: part for part in json.loads(call("doctor", "--machine", "--json").stdout)}
+    assert parts["processor"]["has"]["cores"] >= 1
+    assert parts["disk"]["allows"]
+    shown = call("doctor", "--machine").stdout
+    assert "What it allows" in shown
+    assert "python" not in shown
+
+
 def test_the_doctor_works_where_the_studio_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PEFT_STUDIO_HOME", str(tmp_path / "file" / "home"))

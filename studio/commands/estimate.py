@@ -1,6 +1,8 @@
 """`estimate`: what a run would need, before it starts."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from studio.commands import train
 from studio.commands.common import Json, Map, emit, note, open_studio, progress, say, table
@@ -28,16 +30,22 @@ def estimate(
     name: train.Name = None,
     set: train.Set = None,
     skip_bad_rows: train.SkipBadRows = False,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="CARD", help="As if this machine had that card, as `RTX 4090`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Say what a run of these settings needs: memory, time, and the changes that would make it fit."""
     settings = train.settings_of(
         config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows
     )
+    from studio.domain.cards import card
+    from studio.services.hardware import as_if
+
     studio = open_studio()
     with progress() as report:
         found = studio.runs.resolve(settings, report)
-        quote = studio.estimates.of(found)
+        quote = studio.estimates.of(found, as_if(studio.machine.facts(), card(on)) if on else None)
     if json:
         emit(quote.model_dump())
         return

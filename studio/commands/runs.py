@@ -122,6 +122,20 @@ def show_run(run: RunId, json: Json = False) -> None:
         comparison(found.result["eval"])
 
 
+@runs.command("settings")
+def show_settings(run: RunId, json: Json = False) -> None:
+    """Print a run's settings as a file to pass on: with reasons, the hardware it ran on, and its results."""
+    import yaml
+
+    from studio.services.share import settings_of
+
+    text = settings_of(open_studio().runs.get(run))
+    if json:
+        emit(yaml.safe_load(text))
+    else:
+        say(text.rstrip())
+
+
 @runs.command("compare")
 def compare_runs(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two to five runs, by their ids.")],

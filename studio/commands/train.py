@@ -121,7 +121,7 @@ def settings_of(
     skip_bad_rows: bool,
 ) -> "TrainingConfig":
     """Return the settings of a file with the options over them; both a model and data have to be named."""
-    from studio.domain.document import from_document, override
+    from studio.domain.document import ABOUT, from_document, override
 
     document = read_yaml(config) if config else {}
     flags = {
@@ -142,7 +142,7 @@ def settings_of(
     for group, key, flag in (("model", "id", "--model"), ("data", "path", "--dataset")):
         if isinstance(wanted.setdefault(group, {}), dict) and not wanted[group].get(key):
             raise typer.BadParameter(f"it is needed, or {group}.{key} in a ", param_hint=flag)
-    return from_document(wanted)
+    return from_document(_fitted(wanted, model, dataset) if wanted.get(ABOUT) else wanted)
 
 
 def run(
@@ -154,6 +154,18 @@ def run(
     with _interrupts() as times, showing() as show:
         result = studio.runs.execute(run_dir, show)
     finish(studio, result, bool(times), json)
+
+
+def _fitted(document: dict[str, Any], model: str | None, dataset: str | None) -> dict[str, Any]:
+    """Fit settings that were passed on to this machine, and say what was changed; what was named here stays."""
+    about = dict(document["about"])
+    for part, named in (("model", model), ("data", dataset)):
+        if named:
+            about.pop(part, None)
+    fitted = open_studio().fit(document | {"about": about})
+    for line in (*fitted.changes, *fitted.open):
+        note(line)
+    return fitted.document
 
 
 def waits(run: "Run") -> None:

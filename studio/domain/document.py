@@ -8,13 +8,15 @@ from pydantic import ValidationError
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import StudioError
 
+ABOUT = "about"  # in a file that was passed on: what the run came to, and on what; it sets nothing
+
 
 def from_document(document: Any) -> TrainingConfig:
     """Validate a document (the content of a YAML or JSON file), naming the key that is wrong."""
     if not isinstance(document, dict):
         raise StudioError("The configuration is not a list of keys and values.", "Write `model:` and `data:` groups.")
     try:
-        return TrainingConfig.model_validate(document)
+        return TrainingConfig.model_validate({key: value for key, value in document.items() if key != ABOUT})
     except ValidationError as error:
         raise StudioError(explain(error), "`peft-studio train --schema` lists every key with its limits.") from error
 

@@ -72,9 +72,9 @@ class Estimates:
         result.ladder = self._ladder(config, model, result, tokens, quote)
         return result
 
-    def of(self, resolved: Resolved) -> Quote:
-        """Return what is said of a run when it is made."""
-        return self.quick(resolved.config, resolved.model, resolved.dataset, self.machine.facts())
+    def of(self, resolved: Resolved, facts: MachineFacts | None = None) -> Quote:
+        """Return what is said of a run when it is made; `facts` are of another machine than this one."""
+        return self.quick(resolved.config, resolved.model, resolved.dataset, facts or self.machine.facts())
 
     def _ladder(
         self,

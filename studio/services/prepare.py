@@ -63,6 +63,7 @@ class Preparation:
             "studio": __version__,
             "model": model.model_dump(),
             "dataset": dataset.model_dump(),
+            "machine": self.machine.facts().model_dump(exclude={"words"}),
         }
         if quote:
             lineage["quote"] = quote.model_dump(exclude={"ladder"})

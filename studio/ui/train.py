@@ -116,7 +116,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def bring_in(file: str) -> Update:
         try:
-            return take_over(train_plan.load(Path(file)))
+            fitted = studio.fit(train_plan.load(Path(file)))
+            return take_over(fitted.document) | {said: train_plan.fitting(fitted)}
         except StudioError as error:
             return {said: problem(error, "Not imported")}
 

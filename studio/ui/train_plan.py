@@ -15,8 +15,10 @@ from studio.domain.records import Dataset, Model
 from studio.services.models import CONVERTED_BYTES, STARTER
 from studio.services.purpose import Suggestion, suggest
 from studio.services.recommend import recommend
+from studio.services.share import Fitted
 from studio.studio import Studio
 from studio.ui import knobs
+from studio.ui.pieces import note
 
 PURPOSE, DATA, MODEL, SETTINGS, REVIEW = 1, 2, 3, 4, 5  # the steps
 # What is chosen: a purpose ("" is the suggested one), data, a model, settings that have no control; what the controls
@@ -153,6 +155,16 @@ def taken(studio: Studio, document: Any) -> tuple[Chosen, str, dict[str, Any]]:
         "changed": [key for key in SCHEMA if own.get(key, "auto") != "auto"],
     }
     return chosen, config.name, {key: knobs.shown(all_[key], field) for key, field in SCHEMA.items()}
+
+
+def fitting(fitted: Fitted) -> str:
+    """Say what was changed so that imported settings can run here."""
+    if not (fitted.changes or fitted.open):
+        return note("The settings were imported. All of them can run on this machine.", word="Imported")
+    title = (
+        "The settings were imported and changed for this machine." if fitted.changes else "The settings were imported."
+    )
+    return note(title, " ".join([*fitted.changes, *fitted.open]), word="Imported", tone="warn")
 
 
 def parse(yaml_text: str) -> Any:

@@ -25,3 +25,13 @@ def test_estimate_says_it_in_words(call: Call, rows: Path) -> None:
     assert result.stdout.startswith("Memory: ")
     assert "train.batch_tokens=" in result.stdout
     assert "rough figure" in result.stderr
+
+
+def test_estimate_says_what_would_fit_on_another_card(call: Call, rows: Path) -> None:
+    command = ("estimate", "--model", "starter", "--dataset", rows, "--json", "--on")
+    found = json.loads(call(*command, "4090").stdout)
+    assert found["device"] == "RTX 4090"
+    assert 20e9 < found["room_bytes"] < 26e9
+    unknown = call(*command, "Voodoo 2")
+    assert unknown.exit_code == 1
+    assert "is not known" in unknown.stderr

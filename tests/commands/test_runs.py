@@ -172,3 +172,23 @@ def test_a_paused_run_that_is_stopped_says_that_it_makes_its_adapter(call: Call,
     )
     assert "makes an adapter of where it was" in call("runs", "stop", "support-desk-1").stdout
     assert json.loads(call("runs", "tail", "support-desk-1", "--json").stdout)["adapter"] == "support-desk@v1"
+
+
+@pytest.mark.spec("U18.4")
+def test_a_run_s_settings_are_passed_on_and_trained_with_again(
+    call: Call, trained: dict[str, Any], rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.Machine, "_gpu", lambda self: None)
+    text = call("runs", "settings", trained["run"]).stdout
+    about = json.loads(call("runs", "settings", trained["run"], "--json").stdout)["about"]
+    assert about["results"]["eval"]["verdict"].startswith("Better")
+    assert about["hardware"]["cores"] >= 1
+    file = tmp_path / "passed-on.yaml"
+    file.write_text(text.replace("device: auto", "device: cuda"))
+    result = call("train", file, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["run"] == "support-desk-2"
+    assert "hardware.device is auto: there is no CUDA card here." in result.stderr
+    elsewhere = call("train", file, "--dataset", tmp_path / "none.csv")
+    assert elsewhere.exit_code == 1
+    assert "none.csv" in elsewhere.stderr, "what is named on the command line is not replaced"

@@ -121,8 +121,13 @@ def test_more_rows_mean_fewer_passes_and_larger_steps(one: int, other: int) -> N
     assert few["train.effective_rows"] <= many["train.effective_rows"] <= max(one, other)
 
 
-def test_a_card_takes_more_at_once() -> None:
-    assert settled(card=True)[0]["train.batch_tokens"] > settled(card=False)[0]["train.batch_tokens"]
+@pytest.mark.spec("U22.2")
+def test_what_is_done_at_once_and_how_exactly_follows_from_the_machine() -> None:
+    (card, why), (alone, _) = settled(card=True), settled(card=False)
+    assert card["train.batch_tokens"] > alone["train.batch_tokens"]
+    assert card["train.effective_rows"] == alone["train.effective_rows"], "a correction is the same on both"
+    assert card["train.precision"] == "auto", "the engine tries which is faster here"
+    assert "hardware" in why["train.precision"]
 
 
 def test_a_step_limit_alone_says_how_long() -> None:

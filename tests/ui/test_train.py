@@ -153,6 +153,26 @@ def test_settings_survive_saving_and_import(view: Any, dataset: Dataset, page: C
     assert again == config
 
 
+def test_imported_settings_are_fitted_to_this_machine_and_say_so(
+    view: Any, dataset: Dataset, tmp_path: Path, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = studio.machine.facts().model_copy(update={"gpu": None})
+    monkeypatch.setattr(studio.machine, "facts", lambda: facts)
+    document = {"model": {"id": "starter"}, "data": {"path": "/other/place.csv"}, "hardware": {"device": "cuda"}}
+    about = {"data": {"sha256": dataset.sha256, "name": "support"}, "results": {"loss": 0.5}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(document | {"about": about}), encoding="utf-8")
+    view.press("Import settings", "upload", str(tmp_path / "a.yaml"))
+    seen = view.seen()
+    assert "imported and changed for this machine" in seen
+    assert "hardware.device is auto: there is no CUDA card here." in seen
+    assert "the same data is here as support" in seen
+    assert view.values[view.find("Device")] == "auto"
+    assert view.was("Start training", "interactive") is True
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"model": {"id": "starter"}, "data": {"path": dataset.id}}))
+    view.press("Import settings", "upload", str(tmp_path / "a.yaml"))
+    assert "changed for this machine" not in view.seen()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
