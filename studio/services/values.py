@@ -54,11 +54,13 @@ def unfolded(value: Any) -> Any:
 def plain(value: Any) -> Any:
     """Return a value for JSON: exact numbers as usual ones, and without the empty members that columns add."""
     if isinstance(value, dict):
-        return {str(name): plain(each) for name, each in value.items() if each is not None}
+        return {clean(name, "a tool"): plain(each) for name, each in value.items() if each is not None}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() and abs(value) < 2**63 else float(value)
+        value = int(value) if value == value.to_integral_value() and abs(value) < 2**63 else float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Refused("holds a number out of range in a tool.")
     return value if isinstance(value, int | float) else clean(value, "a tool")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -333,6 +334,20 @@ def examples(*rows: dict[str, Any]) -> list[Any]:
 )
 def test_tools_of_every_spelling_become_the_same_example(first: dict[str, Any]) -> None:
     assert examples(first) == [{"messages": ANSWERED, "tools": [TOOL]}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"broken \ud800": 1}, "Row 1 holds bytes in a tool that are no text."),
+        ({"huge": Decimal("1e999")}, "Row 1 holds a number out of range in a tool."),
+        ({"raw": b"\x00"}, "Row 1 has bytes in a tool instead of text."),
+    ],
+)
+def test_what_cannot_be_written_down_is_refused_in_tools_too(arguments: dict[str, Any], said: str) -> None:
+    call = {"function": {"name": "weather", "arguments": arguments}}
+    (problem,) = examples({"messages": [TURNS[0], {"role": "assistant", "tool_calls": [call]}]})
+    assert problem.problem == said
 
 
 def test_a_weight_of_nothing_keeps_an_answer_from_being_learned() -> None:
