@@ -17,7 +17,10 @@ data = Commands(help="Look at data files, and repair copies of them.", no_args_i
 
 @data.command("check")
 def check_data(
-    file: Annotated[Path, typer.Argument(help="CSV, TSV, JSON, JSON lines, text or Parquet, packed or not.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A file of rows, packed or not, or a data set of the Hub: owner/name."),
+    ],
     map: Map = None,
     format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
     max_tokens: Annotated[

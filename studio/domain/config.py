@@ -32,7 +32,12 @@ class ModelConfig(Group):
 class DataConfig(Group):
     """The examples."""
 
-    path: Annotated[str, Field(title="Data", description="A data file, or the id of a data set.", min_length=1)]
+    path: Annotated[
+        str,
+        Field(
+            title="Data", description="A data file, the id of a data set, or one of the Hub: owner/name.", min_length=1
+        ),
+    ]
     format: Annotated[
         Literal[
             "auto",

@@ -46,6 +46,7 @@ class Check(BaseModel):
     why: str
     sure: Sure = "certain"
     file: str
+    bytes: int = 0
     rows: int = 0
     usable: int = 0
     complete: bool = True
@@ -176,6 +177,7 @@ def survey(
         why=layout.why,
         sure=layout.sure,
         file=source.words,
+        bytes=source.size,
         columns=layout.columns,
         samples=layout.samples,
         map=layout.map,

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from studio.domain.errors import DataError, NotFound, StudioError
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Dataset
+from studio.services import hub_data
 from studio.services.check import HELD_OUT, SEED, Check, check_file, open_file, refuse_unusable, survey
 from studio.services.seen import Seen
 from studio.storage.paths import Home, sha256, write_atomic
@@ -38,7 +39,9 @@ class Datasets:
     def __init__(self, home: Home) -> None:
         self.home = home
 
-    check = staticmethod(check_file)
+    def check(self, path: str | Path, *, report: Report = ignore, **options: Any) -> Check:
+        """Read a file or a data set of the Hub and say what it holds, as `check_file` does."""
+        return check_file(hub_data.local(self.home, path, report), report=report, **options)
 
     def add(
         self,
@@ -59,7 +62,7 @@ class Datasets:
         """
         if not 0 <= eval_fraction <= 0.5:
             raise DataError(f"{eval_fraction:g} of the rows cannot be held out.", "Choose a share from 0 to 0.5.")
-        source, layout = open_file(path, format, map)
+        source, layout = open_file(hub_data.local(self.home, path, report), format, map)
         content = sha256(source.path)
         settings = [LAYOUT_VERSION, content, layout.format, sorted(layout.map.items()), eval_fraction, seed]
         settings += sorted(repairs)
@@ -93,7 +96,7 @@ class Datasets:
                 id=id,
                 name=name or source.stem,
                 path=str(self.home.datasets / id),
-                source=str(source.path),
+                source=hub_data.origin(source.path) or str(source.path),
                 sha256=content,
                 format=layout.format,
                 kind=layout.kind,

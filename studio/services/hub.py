@@ -37,6 +37,37 @@ def ask(repo: str, revision: str, patience: float, token: bool | None = None) ->
     return _told(repo, revision, lambda: aside(question, patience=patience + 1))
 
 
+def ask_data(repo: str, revision: str, patience: float) -> Any:
+    """Return the Hub's record of a data set (commit, files), or say in words why there is none."""
+    from huggingface_hub import HfApi
+
+    def question() -> Any:
+        return HfApi().dataset_info(repo, revision=revision or None, files_metadata=True, timeout=patience)
+
+    return _told(repo, revision, lambda: aside(question, patience=patience + 1), "data set")
+
+
+def fetch_files(info: Any, files: list[Any], into: Path, name: str, report: Report) -> list[Path]:
+    """Download files of the commit of a data set into a folder; return where they are."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()
+    total = sum(file.size or 0 for file in files)
+    names = [file.rfilename for file in files]
+
+    def download() -> None:
+        HfApi().snapshot_download(
+            info.id, repo_type="dataset", revision=info.sha, local_dir=into, allow_patterns=names, max_workers=4
+        )
+
+    def tick() -> None:
+        report(Phase(words=f"Downloading {name}", done=min(folder_size(into), total), total=total, unit="bytes"))
+
+    _told(info.id, info.sha, lambda: aside(download, tick), "data set")
+    return [into / file for file in names]
+
+
 def fetch(info: Any, into: Path, name: str, home: Home, report: Report, token: bool | None = None) -> None:
     """Download the commit of `info` into a folder, which may hold a part of it from an earlier try."""
     files = wanted(info, name)
@@ -148,7 +179,7 @@ def aside(work: Callable[[], T], tick: Callable[[], None] = lambda: None, patien
     return results[0]
 
 
-def _told(repo: str, revision: str, work: Callable[[], T]) -> T:
+def _told(repo: str, revision: str, work: Callable[[], T], what: str = "model") -> T:
     from huggingface_hub import constants, errors
 
     try:
@@ -162,14 +193,16 @@ def _told(repo: str, revision: str, work: Callable[[], T]) -> T:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise NotFound(
-            f"There is no model “{repo}” on the Hub.",
-            "Check the spelling, name a folder, or use `starter`. If it is private, request access and log in with "
-            "`hf auth login`.",
+            f"There is no {what} “{repo}” on the Hub.",
+            f"Check the spelling, name a {'folder, or use `starter`' if what == 'model' else 'file'}. "
+            "If it is private, request access and log in with `hf auth login`.",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise NotFound(f"“{repo}” has no revision “{revision}”.", "Name a commit, a tag or a branch of it.") from error
     except errors.HFValidationError as error:
-        raise NotFound(f"“{repo}” is not a name of a model.", "Names look like owner/model.") from error
+        raise NotFound(
+            f"“{repo}” is not a name of a {what}.", f"Names look like owner/{what.replace(' ', '-')}."
+        ) from error
     # `HTTPError` is that of the HTTP library in use, which changed with version 2 of the Hub's
     except (errors.HTTPError, OSError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -14,7 +14,7 @@ from studio.domain.errors import NotFound
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
-from studio.services import jobs
+from studio.services import hub_data, jobs
 from studio.services.datasets import Datasets
 from studio.services.footprint import disk, shape_of
 from studio.services.machine import Machine
@@ -72,20 +72,24 @@ class Preparation:
     def _dataset(self, config: TrainingConfig, report: Report) -> Dataset:
         data = config.data
         path = Path(data.path).expanduser().absolute()
-        if not locate(path)[0].is_file():
+        if locate(path)[0].is_file():
+            data.path = str(path)
+        else:
             try:
                 return self.datasets.get(data.path)
             except NotFound as error:
-                raise NotFound(f"There is no data file or data set {data.path}.", error.hint) from error
-        data.path = str(path)
-        return self.datasets.add(
-            path,
+                if not hub_data.parse(data.path):
+                    raise NotFound(f"There is no data file or data set {data.path}.", error.hint) from error
+        dataset = self.datasets.add(
+            data.path,
             format=data.format,
             map=data.map,
             eval_fraction=data.eval_fraction,
             skip_bad=data.skip_bad_rows,
             report=report,
         )
+        data.path = dataset.source  # of the Hub: the same commit when the settings are used again
+        return dataset
 
     def _publish(self, name: str, lineage: dict[str, Any], document: str) -> Path:
         """Make the run's folder under the next free number, complete from its first moment on."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from studio.domain.errors import DataError, NotFound
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Dataset
+from studio.services import hub_data
 from studio.services.check import REPORT_EVERY, examples, open_file
 from studio.services.formats import Problem
 from studio.services.seen import ENCODE
@@ -42,7 +43,7 @@ def of_file(
     report: Report = ignore,
 ) -> Subject:
     """Sample a file, with its example of `row`, counted from 1; 0 is the first usable one."""
-    source, layout = open_file(path, format, map)
+    source, layout = open_file(hub_data.local(home, path, report), format, map)
     draw = random.Random(0)  # the same file gives the same sample
     drawn: list[dict[str, Any]] = []
     usable = 0

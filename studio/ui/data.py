@@ -63,7 +63,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
         block(muted(KINDS))
         with gr.Row(elem_classes="inline"):
             path = gr.Textbox(
-                label="Or the path of a file on this machine", placeholder="/data/tickets.csv", max_lines=1
+                label="Or the path of a file on this machine",
+                placeholder="/data/tickets.csv, or owner/name of the Hub",
+                max_lines=1,
             )
             read_path = gr.Button("Read the file", size="md", scale=0, min_width=120)
         with gr.Row(elem_classes="actions"):
@@ -184,7 +186,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             )
             if guessed
             else "",
-            figures: facts(data_page.file_facts(place, check)),
+            figures: facts(data_page.file_facts(check)),
             columns: gr.update(visible=bool(check.columns) and "messages" not in check.map),
             **{
                 pick: gr.Dropdown(options, value=check.map.get(meaning, UNUSED), info=data_page.sample(check, meaning))

@@ -17,11 +17,11 @@ OTHERWISE = {
 SAMPLE = 28  # characters of a first value, so that it stays on one line
 
 
-def file_facts(place: Path, check: Check) -> list[dict[str, Any]]:
+def file_facts(check: Check) -> list[dict[str, Any]]:
     """Return the figures of a file that was read."""
     bad = check.problem_count
     return [
-        {"label": "Rows", "value": words.count(check.rows), "note": words.size(place.stat().st_size)},
+        {"label": "Rows", "value": words.count(check.rows), "note": words.size(check.bytes)},
         {
             "label": "Usable",
             "value": words.count(check.usable),

@@ -1,4 +1,4 @@
-"""A Hub on this machine: it serves folders as models, with the answers and headers of the real one."""
+"""A Hub on this machine: it serves folders as models and data sets, with the answers and headers of the real one."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+CONVERTED = "89abcdef0123456789abcdef0123456789abcdef"  # the commit of converted Parquet files
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Repo:
     folder: Path
     licence: str = "mit"
     refused: str = ""  # an error code of the Hub, such as GatedRepo
+    converted: Path | None = None  # of a data set: the Parquet files the Hub made of it
     wrong: dict[str, bytes] = field(default_factory=dict)  # files sent other than announced
 
 
@@ -47,23 +49,26 @@ def serve() -> Iterator[FakeHub]:
         do_HEAD = do_GET
 
         def answer(self, repo: Repo, name: str, path: str) -> None:
-            files = {
-                file.relative_to(repo.folder).as_posix(): file for file in repo.folder.rglob("*") if file.is_file()
-            }
-            if path.startswith("/api/models/") and "/tree/" in path:
+            converted = repo.converted if CONVERTED in path or "refs/convert" in path else None
+            folder = converted or repo.folder
+            files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+            if path.startswith("/api/") and "/tree/" in path:
                 self.send([{"type": "file", "path": name, **facts(file)} for name, file in files.items()])
-            elif path.startswith("/api/models/"):
-                if "/revision/" in path and path.rpartition("/")[2] not in ("main", COMMIT):
+            elif path.startswith("/api/"):
+                known = ("main", COMMIT, CONVERTED, "parquet" if converted else "main")
+                if "/revision/" in path and path.rpartition("/")[2] not in known:
                     self.refuse(404, "RevisionNotFound")
                     return
                 siblings = [{"rfilename": name, "blobId": "b", **facts(file)} for name, file in files.items()]
+                commit = CONVERTED if converted else COMMIT
                 card = {"license": repo.licence}
-                self.send({"id": name, "sha": COMMIT, "siblings": siblings, "cardData": card, "tags": []})
+                self.send({"id": name, "sha": commit, "siblings": siblings, "cardData": card, "tags": []})
             else:
-                wanted = path.split(f"/resolve/{COMMIT}/")[1]
+                commit = CONVERTED if converted else COMMIT
+                wanted = path.split(f"/resolve/{commit}/")[1]
                 content = repo.wrong.get(wanted, files[wanted].read_bytes())
                 etag = hashlib.sha256(files[wanted].read_bytes()).hexdigest()
-                self.send_bytes(content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+                self.send_bytes(content, {"ETag": f'"{etag}"', "X-Repo-Commit": commit})
 
         def send(self, document: object) -> None:
             self.send_bytes(json.dumps(document).encode(), {"Content-Type": "application/json"})

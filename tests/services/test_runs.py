@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from huggingface_hub import constants
 
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import NotFound, StudioError
@@ -23,6 +24,7 @@ from studio.services.datasets import Datasets
 from studio.services.machine import Machine
 from studio.services.runs import Runs
 from studio.storage.store import Store
+from tests.services import fake_hub
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 
@@ -155,6 +157,21 @@ def test_a_data_set_may_be_named_instead_of_a_file(runs, config):
     assert runs.prepare(config).dataset == "tickets"
     config.data.path = dataset.id
     assert runs.prepare(config).id == "tickets-2"
+
+
+def test_a_data_set_of_the_hub_is_written_down_with_its_commit(runs, config, tmp_path, monkeypatch):
+    made = tmp_path / "own"
+    made.mkdir()
+    shutil.copy(config.data.path, made / "rows.csv")
+    with fake_hub.serve() as online:
+        monkeypatch.setattr(constants, "ENDPOINT", online.address)
+        template = online.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        online.repos["owner/tickets"] = fake_hub.Repo(made)
+        config.data.path = "owner/tickets@main"
+        run = runs.prepare(config)
+    kept = yaml.safe_load((Path(run.path) / "config.yaml").read_text(encoding="utf-8"))
+    assert kept["data"]["path"] == f"owner/tickets@{fake_hub.COMMIT}/rows.csv"
 
 
 @pytest.mark.parametrize(
