@@ -239,16 +239,26 @@ def _messages(row: dict[str, Any], map: dict[str, str]) -> list[dict[str, Any]]:
         turns += _asked(row, map)
     if "response" in map:
         turns = _answered(turns, row, map)
-    messages = conversation(turns)
+    messages = turns if _is_pair(turns, row, map) else conversation(turns)
     if system and messages[0]["role"] == "system":
         raise Refused(f"has a system text twice, in `{map['system']}` and in the conversation.")
     return [{"role": "system", "content": system}, *messages] if system else messages
 
 
+def _is_words(value: Any) -> bool:
+    """Tell a text from one that may hold a list or object."""
+    return isinstance(value, str) and value[:1] not in ("[", "{") and not value[:1].isspace()
+
+
+def _is_pair(turns: list[Any], row: dict[str, Any], map: dict[str, str]) -> bool:
+    """Tell whether the turns are a question and an answer made here of two texts, as most are: in order and clean."""
+    return len(turns) == 2 and all(_is_words(row.get(map.get(meaning, ""))) for meaning in ("prompt", "response"))
+
+
 def _asked(row: dict[str, Any], map: dict[str, str]) -> list[Any]:
     """Return the turns that ask: those of a list, or one of the prompt with what it is about under it."""
     value = row.get(map["prompt"])
-    if (turns := turn_list(value)) and is_turn(turns[0]):
+    if not _is_words(value) and (turns := turn_list(value)) and is_turn(turns[0]):
         return turns
     prompt = clean(value, f"`{map['prompt']}`")
     if not prompt:
@@ -259,7 +269,8 @@ def _asked(row: dict[str, Any], map: dict[str, str]) -> list[Any]:
 
 def _answered(turns: list[Any], row: dict[str, Any], map: dict[str, str]) -> list[Any]:
     """Return the turns with the answer, which may be a text, a turn, or a list that holds the question too."""
-    value = unfolded(row.get(map["response"]))
+    value = row.get(map["response"])
+    value = value if _is_words(value) else unfolded(value)
     if is_turn(value):
         return [*turns, value]
     if isinstance(value, list) and value and is_turn(value[0]):
