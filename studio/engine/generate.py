@@ -13,10 +13,8 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer, set_seed
 
 from studio.domain.errors import ModelError
-from studio.engine import gate, lora, models, tokens
-
-KEEP = 8  # adapters held in memory; the one unused for longest goes first
-ALONE = "VERA"  # its adapters share two matrices, which fit the first of them
+from studio.engine import gate, lora, models, swap, tokens
+from studio.engine.peft_switch import PeftSwitch
 
 
 def settings(model: Any, tokenizer: Any, room: int, temperature: float, top_p: float) -> GenerationConfig:
@@ -59,7 +57,7 @@ class _Stop(StoppingCriteria):
 class Pipeline:
     """A base model and the adapters loaded on it. Not safe for two callers at once.
 
-    Adapters of one of peft's kinds are held side by side; one of another kind takes their place.
+    Plain LoRA is switched by a pointer (swap), every other kind by peft, and one of them at a time is on the base.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,70 +66,60 @@ class Pipeline:
         self.tokenizer = tokens.load_tokenizer(folder)
         self.template = tokens.template_of(self.tokenizer)
         self.folder = folder
-        self.model: Any = self._base()
-        self.context = int(getattr(self.model.config, "max_position_embeddings", 0) or 1_000_000)
-        self.loaded: dict[str, str] = {}  # adapter folder → name in peft, least recently used first
-        self.kind = ""  # of the adapters in peft's words
-        self.active: str | None = None  # the adapter that answers; None: the base
-        self.silence = contextlib.ExitStack()  # open while the base answers through peft's model
-        self.count = 0
+        base = self._base()
+        self.context = gate.context(base.config.to_dict())
+        self.swap = swap.Swap(base)
+        self.others = PeftSwitch(base)
+        self.active: Path | None = None  # the adapter that answers; None: the base
 
     def _base(self) -> Any:
         return models.load_base(self.folder, "none", models.pick_dtype("auto", self.device), self.device)
 
+    @property
+    def model(self) -> Any:
+        """What answers: the base, or peft's model around it."""
+        return self.others.model
+
     def select(self, adapter: Path | None) -> float:
         """Make this adapter (None: the base) answer next; return the seconds it took. On failure nothing changes."""
         begin = time.monotonic()
-        key = str(adapter.resolve()) if adapter else None
-        if key == self.active:
+        adapter = adapter.resolve() if adapter else None
+        if adapter == self.active:
             return 0.0
-        if adapter and key and key not in self.loaded:
-            self._load(adapter, key)
-        self.silence.close()
-        if key:
-            name = self.loaded[key] = self.loaded.pop(key)
-            self.model.set_adapter(name)
+        if adapter and adapter not in self.swap.tables and adapter not in self.others.loaded:
+            self._load(adapter)
+        if adapter in self.swap.tables:
+            self.others.take_off()
+            self.swap.use(adapter)
         else:
-            self.silence.enter_context(self.model.disable_adapter())
+            self.swap.use(None)
+            self.others.use(adapter)
         self.tokenizer.chat_template = self.template
         lock_template(self.tokenizer, adapter)
-        self.active = key
+        self.active = adapter
         return time.monotonic() - begin
 
-    def _load(self, adapter: Path, key: str) -> None:
-        kind = gate.adapter(adapter)["peft_type"]
-        before = self.active
-        if self.loaded and (kind != self.kind or kind == ALONE):
-            self._unload()
-        self.count += 1
-        name = f"a{self.count}"
+    def _load(self, adapter: Path) -> None:
+        config, weights = gate.opened(adapter)
         try:
-            if self.loaded:
-                self.model.load_adapter(str(adapter), name)
-            else:
-                self.model = peft.PeftModel.from_pretrained(self.model, str(adapter), adapter_name=name)
+            if not self.swap.load(adapter, config, weights):
+                self._load_other(adapter, config["peft_type"])
         except (RuntimeError, ValueError, KeyError) as error:
-            if not self.loaded:
-                self.model = self._base()  # peft has put half an adapter into this one
-                self.select(Path(before) if before else None)
-            elif name in self.model.peft_config:
-                self.model.delete_adapter(name)
             raise ModelError(
                 f"The adapter {adapter.name} was made for another base model: its weights do not fit this one.",
                 "Choose the base it was trained on.",
             ) from error
-        self.model.eval()
-        self.kind, self.loaded[key] = kind, name
-        if len(self.loaded) > KEEP:
-            self.model.delete_adapter(self.loaded.pop(next(iter(self.loaded))))
 
-    def _unload(self) -> None:
-        """Take all adapters off the base."""
-        self.silence.close()
-        virtual = self.model.active_peft_config.is_prompt_learning  # then the base has no part of peft in it
-        self.model = self.model.base_model if virtual else self.model.unload()
-        self.loaded.clear()
-        self.active = None
+    def _load_other(self, adapter: Path, kind: str) -> None:
+        try:
+            self.others.load(adapter, kind)
+        except (RuntimeError, ValueError, KeyError):
+            if not self.others.loaded:  # peft has put half an adapter into the base
+                base, before = self._base(), self.active
+                self.swap.wrap(base)
+                self.others, self.active = PeftSwitch(base), None
+                self.select(before)
+            raise
 
     def answer(
         self,

@@ -98,7 +98,7 @@ def test_a_failed_load_of_another_kind_brings_the_running_adapter_back(tiny, tmp
         with pytest.raises(ModelError, match="made for another base model"):
             pipeline.select(folder)
         assert torch.equal(logits(pipeline.model), before)
-        assert pipeline.active == str(one.resolve())
+        assert pipeline.active == one.resolve()
         assert [piece for piece in pipeline.answer(ASK, room=3, temperature=0)]
 
 
