@@ -14,6 +14,7 @@ from studio.services.inspect import Inspect
 from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.notify import Notify
+from studio.services.power import Power
 from studio.services.queue import Queue
 from studio.services.recommend import recommend
 from studio.services.runs import Runs
@@ -42,7 +43,8 @@ class Studio:
         self.hung = Hung(self.runs, self.machine)
         self.queue = Queue(self.runs, self.machine, self.lock, self._watch)
         self.runs.ring = self.queue.ring
-        self.estimates = Estimates(self.runs, self.models, self.datasets, self.machine)
+        self.power = Power(self.home, self.machine)
+        self.estimates = Estimates(self.home, self.runs, self.models, self.datasets, self.machine, self.power)
         self.runs.quote = self.estimates.of
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.export = Export(self.home, self.models, self.adapters)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 BASES = {
     "rough": "A rough figure: nothing like it has been trained here yet.",
     "calculated": "",
-    "measured": "Corrected by runs on this machine.",
+    "measured": "By what steps and runs on this machine took.",
 }
 
 
@@ -33,6 +33,10 @@ def estimate(
     on: Annotated[
         str | None, typer.Option("--on", metavar="CARD", help="As if this machine had that card, as `RTX 4090`.")
     ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Load the model and try some steps: slower, and most exact.")
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Reckon from sizes alone, in an instant.")] = False,
     json: Json = False,
 ) -> None:
     """Say what a run of these settings needs: memory, time, and the changes that would make it fit."""
@@ -45,7 +49,10 @@ def estimate(
     studio = open_studio()
     with progress() as report:
         found = studio.runs.resolve(settings, report)
-        quote = studio.estimates.of(found, as_if(studio.machine.facts(), card(on)) if on else None)
+        if on:
+            quote = studio.estimates.of(found, as_if(studio.machine.facts(), card(on)))
+        else:
+            quote = studio.estimates.of(found) if quick else studio.estimates.thorough(found, report, measure)
     if json:
         emit(quote.model_dump())
         return
@@ -57,6 +64,9 @@ def tell(quote: "Quote") -> None:
     fits = "fits" if quote.fits else "does not fit"
     say(f"Memory: {size(quote.peak_memory_bytes)} of {size(quote.room_bytes)}; it {fits}.")
     say(f"Time: {interval(quote.low, quote.high)}, {plural(quote.steps, 'step')}, {count(quote.tokens)} tokens.")
+    if quote.energy_kwh:
+        cost = f", {quote.cost:,.2f} {quote.currency}".rstrip() if quote.cost else ""
+        say(f"Electricity: {quote.energy_kwh:.2g} kWh{cost}.")
     table(("Part", "Memory"), [(name, size(value)) for name, value in quote.breakdown.items()], right=(1,))
     if quote.ladder:
         say("What would need less:" if quote.fits else "What would make it fit:")

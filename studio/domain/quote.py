@@ -42,5 +42,8 @@ class Quote(BaseModel):
     parameters: int  # of the base
     quantization: str
     uncorrected_bytes: int  # the peak before earlier runs corrected it
+    energy_kwh: float | None = None  # None where the power is not known
+    cost: float | None = None  # None until a price is set
+    currency: str = ""
     work: float  # floating-point operations of all steps
     ladder: list[Rung] = []

@@ -83,12 +83,13 @@ class Shape:
         }
         return round(self.layers * each[config.row.peft])
 
-    def flops_a_token(self, config: TrainingConfig, length: float, trained: float) -> float:
-        """Floating-point operations to train on one token of examples of `length` tokens, a share of them `trained`.
+    def flops(self, config: TrainingConfig, tokens: float, squares: float, trained: float) -> float:
+        """Floating-point operations to train on so many tokens, `trained` of which are answers.
 
-        Forward and the gradient of the inputs are 2 each for a frozen weight; attention has no frozen part, and a
-        token looks at half of its example; the head works on what is trained alone.
+        `squares` is the sum of the squared lengths of their examples: attention has no frozen part, and a token looks
+        at half of its example. Forward and the gradient of the inputs are 2 each for a frozen weight; the head works
+        on what is trained alone.
         """
         head = trained * self.vocabulary * self.hidden
-        attention = 12 * self.layers * self.queries * length / 2
-        return 4 * (self.linear_parameters + head) + attention + 6 * self.adapter_parameters(config)
+        attention = 6 * self.layers * self.queries * squares
+        return 4 * (self.linear_parameters * tokens + head) + attention + 6 * self.adapter_parameters(config) * tokens

@@ -11,9 +11,7 @@ from studio.domain.errors import StudioError
 from studio.domain.events import Failed
 from studio.engine.report import MEETING, Reporter, identify, settings
 
-JOBS = ("train", "evaluate", "convert", "keep", "chat", "inspect")
-
-JOBS = ("train", "evaluate", "export", "convert", "keep", "chat")
+JOBS = ("train", "evaluate", "export", "convert", "keep", "measure", "chat", "inspect")
 
 
 def main() -> int:
@@ -63,6 +61,11 @@ def main() -> int:
             from studio.engine import keep
 
             keep.run(directory, reporter)
+        elif job == "measure":
+            _leave_out_bitsandbytes(settings(directory))
+            from studio.engine import measure
+
+            measure.run(directory, reporter)
         else:
             from studio.engine import models
 

@@ -89,7 +89,7 @@ def _shares(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return what share of its attention each query gives to each key, and tanh of its capped scores."""
     rows, keys = k.shape[1] - offset, k.shape[1]
-    hidden = _hidden(rows, keys, window, q.shape[1] // rows, q.dtype, q.device)
+    hidden = mask(rows, keys, window, q.shape[1] // rows, q.dtype, q.device)
     if not softcap:
         return torch.softmax(torch.baddbmm(hidden, q, k.transpose(1, 2), alpha=scale), -1), None
     bent = torch.bmm(q, k.transpose(1, 2)).mul_(scale / softcap).tanh_()
@@ -97,7 +97,7 @@ def _shares(
 
 
 @functools.lru_cache(maxsize=64)  # the shapes of one pack serve every layer
-def _hidden(
+def mask(
     rows: int, keys: int, window: int | None, heads: int, dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:
     """−∞ where the last `rows` of `keys` must not look, 0 elsewhere [heads · rows, keys]: later, before its window."""

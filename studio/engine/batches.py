@@ -26,12 +26,16 @@ class Steps:
         return self.total
 
     def __getitem__(self, step: int) -> list[dict[str, Any]]:
+        chosen = self.chosen(step)
+        mine = chosen[parallel.share(self.rows.lengths[chosen])]
+        return batches(self.rows[mine], self.size, self.pad, self.lanes)
+
+    def chosen(self, step: int) -> np.ndarray:
+        """The places of a step's rows in the table."""
         turn, index = divmod(step, self.per_pass)
         if self._order[0] != turn:
             self._order = turn, np.random.default_rng((self.seed, turn)).permutation(len(self.rows))
-        chosen = self._order[1][index * self.per_step : (index + 1) * self.per_step]
-        mine = chosen[parallel.share(self.rows.lengths[chosen])]
-        return batches(self.rows[mine], self.size, self.pad, self.lanes)
+        return self._order[1][index * self.per_step : (index + 1) * self.per_step]
 
 
 def batches(rows: Sequence[Row], size: int, pad: int | None, lanes: int = 1) -> list[dict[str, Any]]:

@@ -62,6 +62,16 @@ def layers_to_recompute(per_token: float, tokens: int, layers: int, free: int) -
     return min(layers, max(0, math.ceil(layers - room / each))) if each else 0
 
 
+def fit(wanted: str, layers: int, per_token: float, size: int, longest: int, lanes: int, free: int) -> tuple[int, int]:
+    """Return how many layers are computed again, and in how many lanes: one where more would cost such layers."""
+    if wanted != "auto":
+        return layers if wanted == "on" else 0, lanes
+    at_once = max(size, lanes * longest)
+    if layers_to_recompute(per_token, at_once, layers, free):
+        lanes, at_once = 1, max(size, longest)
+    return layers_to_recompute(per_token, at_once, layers, free), lanes
+
+
 def recompute(model: Any, number: int) -> None:
     """Let the first layers compute their activations again when the gradient asks for them."""
     if not number:

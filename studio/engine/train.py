@@ -77,8 +77,18 @@ class Done:
         return self.ended == "stopped"
 
 
-def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
-    """Train, from the newest checkpoint if there is one, and save the adapter, unless it is paused."""
+@dataclass(frozen=True)
+class Ready:
+    """A model with its adapter on its device. `pad` is None where rows are packed, `again` counts recomputed layers."""
+
+    model: Any
+    pad: int | None
+    again: int
+    lanes: int
+
+
+def ready(job: Job, plan: Plan) -> Ready:
+    """Load the base, add the adapter and let it fit into the memory."""
     config, reporter = job.config, job.reporter
     reporter.phase("Loading the model")
     where = torch.device("cpu") if job.shared else job.device  # the parts go to the device
@@ -101,19 +111,27 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     if job.shared:
         parallel.shard(model, memory.layers_of(model), job.device)
     again, number = _fit(model, plan, wanted, per_token, job.device)
-    trainer = _trainer(job, plan, model, pad, number, wishes)
+    return Ready(model, pad, again, number)
+
+
+def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
+    """Train, from the newest checkpoint if there is one, and save the adapter, unless it is paused."""
+    reporter = job.reporter
+    made = ready(job, plan)
+    model = made.model
+    trainer = trainer_of(job, plan, made, wishes)
     trainer.announce = partial(
         _announce,
         job,
         plan,
         model,
         {
-            "packed": packed,
+            "packed": made.pad is None,
             "max_length": plan.limit,
             "effective_rows": plan.per_step,
             "learning_rate": plan.rate,
-            "recomputed_layers": again,
-            "batches_at_once": number,
+            "recomputed_layers": made.again,
+            "batches_at_once": made.lanes,
             "processes": parallel.size(),
         },
     )
@@ -162,7 +180,7 @@ def _save(job: Job, plan: Plan, template: str, step: int, model: Any) -> None:
     job.reporter.emit(events.Saved(step=step, path="adapter", bytes=written))
 
 
-def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, number: int, wishes: Wishes) -> Trainer:
+def trainer_of(job: Job, plan: Plan, made: Ready, wishes: Wishes) -> Trainer:
     """Put together what trains, and choose what it is checked on."""
     config = job.config
     # a seeded choice: files are often sorted by what they are about
@@ -172,12 +190,12 @@ def _trainer(job: Job, plan: Plan, model: Any, pad: int | None, number: int, wis
     few = int(np.searchsorted(np.cumsum(plan.held.lengths[some]), HELD_SHARE * trained / checks))
     samples = Samples(job.tokenizer, _questions(job), config.evaluate, trained, checks, job.device)
     return Trainer(
-        model,
-        lora.optimizer(model, config, plan.rate),
-        Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad, number),
+        made.model,
+        lora.optimizer(made.model, config, plan.rate),
+        Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, made.pad, made.lanes),
         config,
         every,
-        batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, pad, number),
+        batches(plan.held[some[: max(few, HELD_LEAST)]], plan.size, made.pad, made.lanes),
         samples,
         job.reporter,
         wishes,
@@ -227,16 +245,12 @@ def _paused(trainer: Trainer, words: str, hint: str) -> events.Paused:
 def _fit(model: Any, plan: Plan, wanted: str, per_token: float, device: torch.device) -> tuple[int, int]:
     """Let as many layers be computed again as are asked for, or as the memory asks for.
 
-    Return how many these are, and how many batches are computed at once: one where more would cost such layers.
+    Return how many these are, and how many batches are computed at once.
     """
     layers, longest = len(memory.layers_of(model)), int(plan.rows.lengths.max())
-    number = lanes_for(model, device, plan.size)
-    again = {"on": layers, "off": 0}.get(wanted)
-    if again is None:
-        free, at_once = memory.free_bytes(device), max(plan.size, number * longest)
-        if memory.layers_to_recompute(per_token, at_once, layers, free):
-            number, at_once = 1, max(plan.size, longest)
-        again = parallel.agree(memory.layers_to_recompute(per_token, at_once, layers, free))
+    number, free = lanes_for(model, device, plan.size), memory.free_bytes(device)
+    again, number = memory.fit(wanted, layers, per_token, plan.size, longest, number, free)
+    again = parallel.agree(again)
     memory.recompute(model, again)
     return again, number
 

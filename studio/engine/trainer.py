@@ -132,7 +132,7 @@ class Trainer:
         state, begin, rng = self.state, time.monotonic(), checkpoints.torch_rng()
         parts = self.steps[state.step]
         try:
-            value, norm, rate = self._correct(parts)
+            value, norm, rate = self.correct(parts)
         except (Left, RuntimeError, MemoryError) as error:
             self.optimizer.zero_grad()
             checkpoints.set_torch_rng(rng)  # as it was when the step began
@@ -239,7 +239,7 @@ class Trainer:
             )
         )
 
-    def _correct(self, parts: list[dict[str, Any]]) -> tuple[float, float, float]:
+    def correct(self, parts: list[dict[str, Any]]) -> tuple[float, float, float]:
         """One optimizer step over the batches: return its loss, gradient norm and learning rate."""
         train, state = self.config.train, self.state
         self.model.train()
@@ -281,7 +281,7 @@ class Trainer:
     def check(self) -> None:
         """Measure the held-out loss, ask the fixed questions; keep a checkpoint of the best."""
         state, step = self.state, self.state.step
-        value = self._held_out_loss()
+        value = self.held_out_loss()
         best = state.best is None or value < state.best
         state.checked = step
         if best:
@@ -295,7 +295,7 @@ class Trainer:
         self.history.check(step, value)
         self._obey(self.guard.look(self.history))
 
-    def _held_out_loss(self) -> float:
+    def held_out_loss(self) -> float:
         """Mean loss over all labelled tokens of the held-out batches."""
         self.model.eval()
         mine = [self.held[place] for place in parallel.share([real_tokens(batch) for batch in self.held])]

@@ -5,21 +5,26 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from studio.domain.config import TrainingConfig
+from studio.domain.events import Report, ignore
 from studio.domain.quote import Quote, Rung
 from studio.domain.records import Dataset, Model
 from studio.domain.shape import Shape
-from studio.services import ladder
+from studio.services import ladder, trial
 from studio.services.datasets import Datasets
 from studio.services.footprint import Load, disk, footprint, in_flight, shape_of
 from studio.services.machine import Machine, MachineFacts
 from studio.services.models import Models
-from studio.services.past import Past, past_of
+from studio.services.past import Past, correction, past_of
+from studio.services.power import Power
 from studio.services.prepare import Resolved
+from studio.services.refine import refined
 from studio.services.runs import Runs
+from studio.storage.paths import Home
 
 CONTEXT = 0.6e9  # bytes the driver takes of a card for a process
 CHARACTERS_A_TOKEN, TEMPLATE = 4, 30  # of English text; tokens a chat template adds to an example
@@ -56,25 +61,45 @@ class Tokens:
 class Estimates:
     """Reckons from sizes, and from how the finished runs of this home folder went."""
 
-    def __init__(self, runs: Runs, models: Models, datasets: Datasets, machine: Machine) -> None:
-        self.runs, self.models, self.datasets, self.machine = runs, models, datasets, machine
+    def __init__(
+        self, home: Home, runs: Runs, models: Models, datasets: Datasets, machine: Machine, power: Power
+    ) -> None:
+        self.home, self.runs, self.models, self.datasets = home, runs, models, datasets
+        self.machine, self.power = machine, power
+        self._known: dict[str, Quote] = {}  # by settings: what an engine has found
 
     def quick(self, config: TrainingConfig, model: Model, dataset: Dataset, facts: MachineFacts) -> Quote:
         """Return what a run of resolved settings needs, with the ladder; in an instant, by closed forms."""
         tokens = self.tokens(config, model, dataset)
-        past = past_of(self.runs.list())
+        past = past_of(self.runs.list()) + trial.remembered(self.home)
         room = self._room(config, facts)
 
         def quote(config: TrainingConfig, model: Model) -> Quote:
             return _quote(config, model, dataset, facts, tokens, past, room)
 
-        result = quote(config, model)
+        result = self.power.priced(quote(config, model))
         result.ladder = self._ladder(config, model, result, tokens, quote)
         return result
 
     def of(self, resolved: Resolved, facts: MachineFacts | None = None) -> Quote:
-        """Return what is said of a run when it is made; `facts` are of another machine than this one."""
-        return self.quick(resolved.config, resolved.model, resolved.dataset, facts or self.machine.facts())
+        """Return the best that is known of a run without starting an engine; `facts` are of another machine."""
+        known = None if facts else self._known.get(_key(resolved))
+        return known or self.quick(resolved.config, resolved.model, resolved.dataset, facts or self.machine.facts())
+
+    def thorough(self, resolved: Resolved, report: Report = ignore, measure: bool = False) -> Quote:
+        """Return what an engine finds by tracing the largest step, or with `measure` by doing some steps."""
+        rough = self.quick(resolved.config, resolved.model, resolved.dataset, self.machine.facts())
+        found = trial.run(self.home, resolved, measure, report, self.runs.command)
+        mine = [
+            each
+            for each in past_of(self.runs.list()) + trial.remembered(self.home)
+            if each.key == key_of(resolved.config, resolved.model) and each.device == rough.device
+        ]
+        quote = self.power.priced(refined(rough, resolved, found, mine))
+        if found.measured:
+            trial.remember(self.home, _tried(rough, quote, resolved, found.measured))
+        self._known[_key(resolved)] = quote
+        return quote
 
     def _ladder(
         self,
@@ -117,6 +142,29 @@ def on_card(config: TrainingConfig, facts: MachineFacts) -> bool:
     return facts.gpu is not None and config.hardware.device != "cpu"
 
 
+def key_of(config: TrainingConfig, model: Model) -> tuple[str, str, str]:
+    return model.id, config.method.name, config.quantization
+
+
+def _key(resolved: Resolved) -> str:
+    named = resolved.config.model_copy(update={"name": ""})
+    return f"{resolved.model.sha256} {resolved.dataset.id} {named.model_dump_json(exclude={'data': {'path'}})}"
+
+
+def _tried(rough: Quote, quote: Quote, resolved: Resolved, measured: trial.Measured) -> Past:
+    memory: dict[Any, float] = {"rough": measured.peak / rough.uncorrected_bytes}
+    if quote.memory_basis != "rough" and quote.uncorrected_bytes != rough.uncorrected_bytes:
+        memory["calculated"] = measured.peak / quote.uncorrected_bytes
+    return Past(
+        key=key_of(resolved.config, resolved.model),
+        device=quote.device,
+        parameters=resolved.model.parameters,
+        memory=memory,
+        others=None,
+        speed=quote.work / quote.train_seconds,
+    )
+
+
 def plan(config: TrainingConfig, dataset: Dataset, tokens: Tokens) -> tuple[int, float]:
     """Return the steps of a run, and how many examples each takes."""
     rows = max(1, dataset.train_rows)
@@ -148,11 +196,11 @@ def _quote(
     load = Load(tokens.longest, tokens.at_most(rows), half, card, facts.cores, room)
     found = footprint(shape, config, load)
     here = [each for each in past if each.device == device]
-    same = [each for each in here if each.key == (model.id, config.method.name, config.quantization)]
-    ratio = statistics.median(each.memory for each in same) if same else 1.0
+    same = [each for each in here if each.key == key_of(config, model)]
+    ratio = correction(same, "rough")
     peak = round(found.peak * ratio)
     trained = max(1, round(steps * rows * tokens.mean))
-    work = trained * shape.flops_a_token(config, tokens.mean, tokens.trained)
+    work = shape.flops(config, trained, trained * tokens.mean, trained * tokens.trained)
     again = 1 + found.recomputed / shape.layers / 3
     speed, spread = _speed(shape, config, same or here, facts, half, card)
     if card:
@@ -162,7 +210,7 @@ def _quote(
         train_seconds = again * work / speed
     load_seconds = START + (2 if dataset.eval_rows else 1) * model.bytes / READ
     others = load_seconds + _others(config, dataset, tokens, train_seconds / trained, steps, trained)
-    others *= statistics.median(each.others for each in same or here) if here else 1
+    others *= statistics.median([each.others for each in same or here if each.others] or [1.0])
     seconds = train_seconds + others
     parts = {name: round(value * ratio) for name, value in found.parts.items()}
     return Quote(

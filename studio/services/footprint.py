@@ -10,6 +10,7 @@ from studio.domain.records import Dataset, Model
 from studio.domain.shape import Shape
 
 LIBRARIES = 0.55e9  # bytes of an engine that has loaded nothing yet
+HEAP = 0.3  # of what a step adds, that a processor's allocator keeps besides
 KERNELS = 0.1e9  # bytes of a card that matrix products work in; the driver's context is no part of what a run counts
 CHUNK = 256  # labelled positions whose probabilities are held at once
 LANE = 512  # tokens, under which a processor's core gets no batch of its own
@@ -73,17 +74,18 @@ def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
     loss = lanes * CHUNK * shape.vocabulary * (width + 8) if packed else tokens * shape.vocabulary * (width + 12)
     each = tokens * _kept(shape, config, width)  # of one layer
     working = tokens * width * (4 * shape.hidden + 3 * shape.inner)  # of the layer whose gradient is being formed
-    programs = KERNELS if load.card else LIBRARIES
     fixed = model + trained * (8 + moments)
     again = recomputed(config, each, shape.layers, load.free - fixed)
     activations = (shape.layers - again) * each + again * tokens * width * shape.hidden
+    activations += each if again else 0
+    start = max(loss, working)
     parts = {
         "Model": model,
         "Adapter": 4 * trained,
         "Gradients and optimiser": (4 + moments) * trained,
-        "Activations": activations + (each if again else 0),
-        "Loss": max(loss, working),
-        "Programs": programs,
+        "Activations": activations,
+        "Loss": start,
+        "Programs": KERNELS if load.card else LIBRARIES + HEAP * (activations + start),
     }
     return Footprint({name: round(value) for name, value in parts.items()}, again)
 

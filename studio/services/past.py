@@ -1,26 +1,29 @@
 """How the finished runs went against what was said before: it corrects what is said of the next ones."""
 
 import json
+import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from studio.domain.quote import Quote
 from studio.domain.records import Run, Status
 
 
-@dataclass(frozen=True)
-class Past:
-    """One finished run. `memory` and `others` are actual by quoted, `speed` is operations a second in its steps."""
+class Past(BaseModel):
+    """One finished run, or one that was tried. `memory` and `others` are actual by quoted, where that is known.
+
+    `speed` is operations a second in its steps.
+    """
 
     key: tuple[str, str, str]  # model, method, quantisation
     device: str
     parameters: int
-    memory: float
-    others: float  # of the time around the steps
+    memory: dict[Literal["rough", "calculated"], float]  # by how the peak was foretold
+    others: float | None  # of the time around the steps
     speed: float
 
 
@@ -42,7 +45,7 @@ def _past(run: Run) -> Past | None:
         key=(run.model, run.method, said.quantization),
         device=said.device,
         parameters=said.parameters,
-        memory=peak / said.uncorrected_bytes,
+        memory={"rough" if said.memory_basis == "rough" else "calculated": peak / said.uncorrected_bytes},
         others=max(0.0, run.seconds - took) / around,
         speed=said.work / said.tokens * tokens / took,
     )
@@ -55,3 +58,8 @@ def quoted(path: str, created: str) -> Quote | None:
         return Quote.model_validate(json.loads((Path(path) / "lineage.json").read_bytes())["quote"])
     except (OSError, ValueError, KeyError, ValidationError):
         return None
+
+
+def correction(past: Iterable[Past], basis: Literal["rough", "calculated"]) -> float:
+    """Return by what a peak foretold in this way has to be multiplied."""
+    return statistics.median([each.memory[basis] for each in past if basis in each.memory] or [1.0])

@@ -13,12 +13,14 @@ import gradio as gr
 from studio.domain import words
 from studio.domain.errors import NotFound, StudioError
 from studio.domain.records import Run, Status
+from studio.services.past import quoted
 from studio.services.runs import resumable
 from studio.studio import Studio
 from studio.ui import run_page
 from studio.ui.chart import READOUT
 from studio.ui.common import QUIET, Shell, again, confirm, consequences, go, problem
-from studio.ui.pieces import block, choices, section
+from studio.ui.pieces import block, choices, muted, section
+from studio.ui.quote import against
 from studio.ui.watch import Drawn, Watch
 
 Update = dict[Any, Any]  # component: value
@@ -121,7 +123,8 @@ def build(studio: Studio, shell: Shell) -> Detail:
         on_card = curve.started is not None and curve.started.device != run_page.PROCESSOR
         return {
             state: run_page.state_line(run, curve),
-            figures: run_page.figures(run, curve, memory(on_card), studio.meter.look(run)),
+            figures: run_page.figures(run, curve, memory(on_card), studio.meter.look(run))
+            + muted(against(quoted(run.path, run.created), run)),
             charts: curve.figures,
         }
 

@@ -107,10 +107,20 @@ def build(studio: Studio, shell: Shell) -> Tab:
     result = block()
     result_here = block()
     failures = block()
+    block(section("Electricity", "For the cost of a run, before it starts and after. A card tells its own power."))
+    with gr.Row(elem_classes="quiet"):
+        cost = gr.Number(label="Price of a kWh", minimum=0, interactive=True, scale=0, min_width=140)
+        money = gr.Textbox(label="Currency", placeholder="EUR", max_length=8, interactive=True, scale=0, min_width=140)
+        watts = gr.Number(label="Watts while training", minimum=0, interactive=True, scale=0, min_width=140)
+    unpriced = block()
 
     def refresh(_: str = "") -> Update:
-        now = studio.notify.settings
+        now, power = studio.notify.settings, studio.power.settings
         return {
+            cost: power.price,
+            money: power.currency,
+            watts: power.watts,
+            unpriced: "",
             title: head("Settings", "Each change applies at once."),
             when: [key for key in WHEN if getattr(now, key)],
             desktop: now.desktop,
@@ -141,6 +151,15 @@ def build(studio: Studio, shell: Shell) -> Tab:
         sent = [f"{WAYS[way]}: sent." for way, wrong in found.items() if not wrong]
         return "".join(note(words, word="Test", tone="good") for words in sent), failed()
 
+    def charge(price: float | None, currency: str, power: float | None) -> str:
+        try:
+            studio.power.change(price=price or None, currency=currency.strip(), watts=power or None)
+        except StudioError as error:
+            return problem(error, "Not changed")
+        return ""
+
+    electricity: list[Any] = [cost, money, watts]
+    gr.on([event for each in electricity for event in (each.submit, each.blur)], charge, electricity, unpriced, **QUIET)
     when.input(lambda chosen: change(**{key: key in chosen for key in WHEN}), when, said, **QUIET)
     desktop.input(lambda on: change(desktop=on), desktop, said, **QUIET)
     gr.on([hook.submit, hook.blur], lambda address: change(webhook=address), hook, said, **QUIET)
@@ -157,7 +176,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
     shown = note("This browser: shown.", word="Test", tone="good")
     test.click(None, None, result_here, js=TRY.replace("'SHOWN'", json.dumps(shown)), **QUIET)
     test.click(send, here, [result, failures], **QUIET)
-    return Tab(refresh, [title, when, desktop, hook, start, end, said, result, result_here, failures])
+    return Tab(
+        refresh, [title, when, desktop, hook, start, end, said, result, result_here, failures, *electricity, unpriced]
+    )
 
 
 def as_json(notices: Sequence[Notice]) -> str:

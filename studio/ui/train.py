@@ -142,6 +142,20 @@ def build(studio: Studio, shell: Shell) -> Tab:
         rest = [each for each in its["changed"] if each != key]
         return draw(its | {"changed": rest, "shown": its["shown"] | {key: seen[key]}}, name, code, *values)
 
+    def make_fit(picked: gr.SelectData, its: Chosen, name: str, code: str, *values: Any) -> Update:
+        """Use one of the changes that need less: its settings become the user's."""
+        plan, _ = planned(its, name, code, *values)
+        said = train_review.quoted(plan, studio)
+        place = int(picked.index)
+        if not said or place >= len(said.ladder):
+            return draw(its, name, code, *values)
+        edit, seen = dict(said.ladder[place].edit), dict(zip(settings.made, values, strict=True))
+        its = its | {"model": edit.pop("model.id", its["model"])}
+        its |= {"more": its["more"] | {key: value for key, value in edit.items() if key not in seen}}
+        own = {key: knobs.shown(value, SCHEMA[key]) for key, value in edit.items() if key in seen}
+        taken = dict(zip(controls, (seen | own).values(), strict=True))  # `draw` leaves what shows its value already
+        return taken | draw(its, name, code, *(seen | own).values())
+
     def step(number: int, *buttons: gr.Button) -> None:
         gr.on([each.click for each in buttons], lambda: gr.Walkthrough(selected=number), None, walk, **QUIET)
 
@@ -156,6 +170,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         gr.on(events, draw, now, drawn, trigger_mode="always_last", **QUIET)
     settings.reset.click(changed(shown={}, changed=[]), now, drawn, **QUIET)
     gr.on([each.select for each in settings.reasons], take_back, now, drawn, **QUIET)
+    review.ladder.select(make_fit, now, drawn, **QUIET)
     purpose.listed.select(choose("profile"), now, drawn, **QUIET)
     data.listed.select(choose("data"), now, drawn, **QUIET)
     base.listed.select(choose("model"), now, drawn, **QUIET)

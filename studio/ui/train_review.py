@@ -11,12 +11,15 @@ from studio.domain import words
 from studio.domain.config import TrainingConfig
 from studio.domain.document import to_yaml
 from studio.domain.errors import StudioError
+from studio.domain.quote import Quote
 from studio.domain.records import Dataset
+from studio.services.models import STARTER
 from studio.storage.paths import slug, write_atomic
 from studio.studio import Studio
 from studio.ui.common import problem
-from studio.ui.pieces import block, definitions, facts, muted, section
-from studio.ui.train_plan import Plan, Update
+from studio.ui.pieces import block, choices, definitions, facts, muted, section
+from studio.ui.quote import cells, ladder, memory
+from studio.ui.train_plan import AHEAD, Plan, Update
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Review:
     """The step's components."""
 
     verdict: gr.HTML
+    ladder: gr.HTML
     name: gr.Textbox
     what: gr.HTML
     working: gr.HTML
@@ -34,17 +38,21 @@ class Review:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.verdict, self.name, self.what, self.working, self.start, self.save, self.first]
+        return [self.verdict, self.ladder, self.name, self.what, self.working, self.start, self.save, self.first]
 
     def draw(self, plan: Plan, studio: Studio, failed: StudioError | None) -> Update:
-        idle = {self.what: "", self.working: "", self.start: gr.Button(interactive=False)}
+        idle = {self.what: "", self.ladder: "", self.working: "", self.start: gr.Button(interactive=False)}
         if not plan.dataset:
             return idle | {self.verdict: section("Nothing to train on yet", "Add a file of examples first.")}
         if wrong := failed or plan.error:
             return idle | {self.verdict: problem(wrong, "Change this")}
         assert plan.config
+        said = quoted(plan, studio)
+        title = "This will not fit" if said and not said.fits else "Ready to start"
+        drawn = facts([*figures(plan.config, plan.dataset), *cells(said)]) + memory(said) if said else ""
         return {
-            self.verdict: section("Ready to start") + facts(figures(plan.config, plan.dataset)),
+            self.verdict: section(title) + (drawn or facts(figures(plan.config, plan.dataset))),
+            self.ladder: ladder(said) if said else "",
             self.what: section("What will run") + definitions(what_runs(plan)),
             self.save: gr.DownloadButton(value=str(_file(studio, plan))),
             self.working: "",
@@ -61,6 +69,7 @@ class Review:
 def build() -> Review:
     """Lay out the step."""
     verdict = block()
+    steps = choices()
     name = gr.Textbox(
         "",
         label="Name of the adapter",
@@ -76,7 +85,15 @@ def build() -> Review:
         back = gr.Button("Back", size="md")
         save = gr.DownloadButton("Save these settings", size="md")
         first = block()
-    return Review(verdict, name, what, working, start, back, save, first)
+    return Review(verdict, steps, name, what, working, start, back, save, first)
+
+
+def quoted(plan: Plan, studio: Studio) -> Quote | None:
+    """Return what the run needs; nothing for a model whose size is not known yet."""
+    model = plan.model or (AHEAD if plan.chosen["model"] == STARTER else None)
+    if not (plan.config and plan.dataset and model):
+        return None
+    return studio.estimates.quick(plan.config, model, plan.dataset, studio.machine.facts())
 
 
 def figures(config: TrainingConfig, dataset: Dataset) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ CONTRACT = {"peak_memory_bytes", "seconds", "low", "high", "steps", "tokens", "b
 
 
 def test_estimate_prints_one_document_and_starts_nothing(call: Call, rows: Path, home: Home) -> None:
-    result = call("estimate", "--model", "starter", "--dataset", rows, "--max-steps", 7, "--json")
+    result = call("estimate", "--model", "starter", "--dataset", rows, "--max-steps", 7, "--quick", "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert set(found) >= CONTRACT
@@ -20,7 +20,7 @@ def test_estimate_prints_one_document_and_starts_nothing(call: Call, rows: Path,
 
 
 def test_estimate_says_it_in_words(call: Call, rows: Path) -> None:
-    result = call("estimate", "--model", "starter", "--dataset", rows, "--set", "train.batch_tokens=65536")
+    result = call("estimate", "--model", "starter", "--dataset", rows, "--set", "train.batch_tokens=65536", "--quick")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("Memory: ")
     assert "train.batch_tokens=" in result.stdout

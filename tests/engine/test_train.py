@@ -108,13 +108,13 @@ def test_long_texts_are_split_but_long_answers_ask_first(tiny, make_run):
 @pytest.mark.spec("U26.2")
 def test_memorising_ends_early_and_keeps_the_best_step(tiny, make_run, monkeypatch):
     # a model this small cannot memorise: what is measured gets worse instead
-    measure, measured = Trainer._held_out_loss, []
+    measure, measured = Trainer.held_out_loss, []
 
     def worse(self):
         measured.append(1)
         return measure(self) * (1 + 0.03 * max(0, len(measured) - 3))
 
-    monkeypatch.setattr(Trainer, "_held_out_loss", worse)
+    monkeypatch.setattr(Trainer, "held_out_loss", worse)
     settings = ["train.max_steps=60", "evaluate.every=5", "evaluate.early_stopping=3"]
     found = run(make_run(tiny, *settings))
     checks = [event for event in of(events.Evaluated, found) if not event.final]

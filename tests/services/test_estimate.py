@@ -11,8 +11,10 @@ from studio.domain.config import TrainingConfig
 from studio.domain.document import with_edit
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
+from studio.services import trial
 from studio.services.machine import Gpu, MachineFacts
 from studio.services.models import RECORD
+from studio.services.prepare import Resolved
 from studio.services.recommend import recommend
 from studio.storage.paths import Home
 from studio.studio import Studio
@@ -149,3 +151,41 @@ def test_earlier_runs_correct_what_is_said(studio: Studio, dataset: Dataset) -> 
     assert after.high / after.low < before.high / before.low
     other = studio.estimates.quick(config.model_copy(deep=True), model, dataset, facts(card=40e9))
     assert other.time_basis == "rough", "another device says nothing of this one"
+
+
+SIZES_FOUND = {"steps": 12, "tokens": 5000, "squares": 300_000, "labels": 900, "held": 4, "held_tokens": 99}
+TRACED = {"parts": {"Model": 3 * 10**8, "Activations": 2 * 10**9, "Programs": 10**8}, "again": 2}
+TRIED = {"peak": 3 * 10**9, "again": 2, "load": 2, "a_step": 0.5, "speed": 1e11, "check": 3, "a_word": 0.1}
+
+
+def test_what_an_engine_finds_is_taken_and_remembered(
+    studio: Studio, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, model = settled(studio, dataset, facts(), "starter")
+    resolved = Resolved(config, {}, model, dataset)
+    found = {**SIZES_FOUND, "answer": 9, "traced": TRACED}
+    monkeypatch.setattr(trial, "run", lambda *args: trial.Trial.model_validate(found))
+    first = studio.estimates.thorough(resolved)
+    assert (first.steps, first.tokens, first.peak_memory_bytes) == (12, 5000, 24 * 10**8)
+    assert (first.memory_basis, first.time_basis, first.recomputed_layers) == ("calculated", "rough", 2)
+    found["measured"] = TRIED
+    second = studio.estimates.thorough(resolved, measure=True)
+    assert second.peak_memory_bytes == sum(second.breakdown.values()) == 3 * 10**9
+    assert (second.memory_basis, second.time_basis) == ("measured", "measured")
+    assert second.low < second.seconds < second.high < 1.3 * second.low
+    assert second.train_seconds == pytest.approx(12 * 0.5 + second.work / 1e11, abs=0.01)
+    assert studio.estimates.of(resolved) == second, "a run that is made now keeps what was found"
+    del found["measured"]
+    third = Studio(studio.home.root).estimates.thorough(resolved)
+    assert third.peak_memory_bytes == pytest.approx(3 * 10**9), "what was measured corrects what is traced"
+
+
+def test_a_step_that_cannot_be_traced_leaves_the_rough_figure(
+    studio: Studio, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, model = settled(studio, dataset, facts(), "starter")
+    found = trial.Trial.model_validate({**SIZES_FOUND, "answer": 9, "untraced": "RuntimeError: no"})
+    monkeypatch.setattr(trial, "run", lambda *args: found)
+    quote = studio.estimates.thorough(Resolved(config, {}, model, dataset))
+    assert quote.memory_basis == "rough"
+    assert quote.steps == 12

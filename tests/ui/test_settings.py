@@ -170,3 +170,12 @@ def test_a_browser_that_refuses_is_said(browser: Any, served: str) -> None:
     expect(page.get_by_label("In this browser")).not_to_be_checked()
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
     context.close()
+
+
+def test_the_price_of_electricity_is_asked_for_once(view: Any, studio: Studio) -> None:
+    view.press("Currency", "blur", "EUR")
+    view.press("Watts while training", "blur", 90)
+    view.press("Price of a kWh", "blur", 0.31)
+    assert studio.power.settings.model_dump() == {"price": 0.31, "currency": "EUR", "watts": 90}
+    view.press("Price of a kWh", "blur", 500)
+    assert studio.power.settings.price == 0.31

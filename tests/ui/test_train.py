@@ -397,3 +397,30 @@ def test_what_is_wrong_in_the_yaml_is_said_there_and_the_form_stays(view: Any, o
 def test_data_that_is_not_here_is_said_at_the_yaml(view: Any, dataset: Dataset) -> None:
     rewrite(view, (f"path: {dataset.id}", "path: gone"))
     assert "There is no data set <code>gone</code>." in view.seen()
+
+
+@pytest.mark.spec("U4.5")
+def test_the_review_says_what_the_run_needs(view: Any) -> None:
+    seen = view.seen()
+    assert "Memory</dt>" in seen
+    assert "Time</dt>" in seen
+    assert "Activations" in seen
+    assert "Make it fit" not in seen
+
+
+@pytest.mark.spec("U22.3")
+def test_a_run_that_does_not_fit_is_made_to(
+    page: Callable[..., Any], dataset: Dataset, studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has = studio.machine.facts()
+    small = has.model_copy(update={"memory_bytes": 2_000_000_000, "memory_free_bytes": 1_450_000_000, "gpu": None})
+    monkeypatch.setattr(studio.machine, "facts", lambda: small)
+    view = page(train.build, "train")
+    view.refresh()
+    view.press("Recompute activations", "input", "off")
+    seen = view.seen()
+    assert "This will not fit" in seen
+    assert "Make it fit" in seen
+    view.pick("Changes", "0")
+    assert "Ready to start" in view.seen()
+    assert view.was("Start training", "interactive") is True
