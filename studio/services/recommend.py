@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 from studio.domain.config import TrainingConfig
+from studio.domain.errors import ModelError
 from studio.domain.fields import Group
 from studio.domain.methods import METHODS, Method
 from studio.domain.profiles import PROFILES
 from studio.domain.records import Dataset, Model
-from studio.domain.words import count, plural, rate, short
+from studio.domain.words import count, model_name, plural, rate, short
 from studio.services.check import Lengths
 from studio.services.machine import MachineFacts
 
@@ -116,6 +117,12 @@ def recommend(
 
     rows = dataset.train_rows
     context = model.context or NO_LIMIT
+    wanted = config.data.max_length
+    if wanted != "auto" and wanted > context:
+        raise ModelError(
+            f"data.max_length is {wanted:,} tokens, and {model_name(model.id)} reads {context:,} at most.",
+            f"Set it to {context:,} or less, or leave it open.",
+        )
     if "data.max_length" in special:
         length, reason = special["data.max_length"]
         special["data.max_length"] = min(length, context), reason

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from studio.domain.config import TrainingConfig
 from studio.domain.document import flat, from_document, override
+from studio.domain.errors import ModelError
 from studio.domain.methods import METHODS
 from studio.domain.profiles import PROFILES, Profile
 from studio.domain.records import Dataset, Model
@@ -195,3 +196,10 @@ def test_a_method_is_not_asked_for_what_it_cannot_do() -> None:
     assert "recompute" not in reasons["train.recompute"]
     assert settled("profile=small-memory", "method.name=pissa")[0]["model.quantization"] == "none"
     assert settled("profile=small-memory", "hardware.sharding=fsdp")[0]["model.quantization"] == "none"
+
+
+def test_a_length_beyond_the_models_context_is_refused() -> None:
+    document, _ = settled("data.max_length=2048")
+    assert document["data.max_length"] == 2048
+    with pytest.raises(ModelError, match="is 999,999 tokens"):
+        settled("data.max_length=999999")
