@@ -203,7 +203,7 @@ def in_order(number: int, row: RowValue, layout: Layout, problem: Problem) -> tu
     """
     column = layout.map.get("messages", "")
     turns = turn_list(row.get(column)) if isinstance(row, dict) else None
-    if isinstance(row, str) or not turns or not all(isinstance(turn, dict) and role_of(turn) for turn in turns):
+    if isinstance(row, str) or not turns or not all(isinstance(turn, dict) and _is_said(turn) for turn in turns):
         return row, problem
     ordered: list[dict[str, Any]] = []
     for turn in sorted(turns, key=lambda turn: role_of(turn) != "system"):
@@ -219,6 +219,11 @@ def in_order(number: int, row: RowValue, layout: Layout, problem: Problem) -> tu
     after = row | {column: ENCODE(ordered) if isinstance(row[column], str) else ordered}
     example = convert(number, after, layout)
     return (row, problem) if isinstance(example, Problem) else (after, example)
+
+
+def _is_said(turn: dict[str, Any]) -> bool:
+    """Tell whether somebody says something; calls of tools and their answers cannot be joined or moved."""
+    return role_of(turn) in ("system", "user", "assistant") and not turn.keys() & {"tool_calls", "function_call"}
 
 
 def _place(turn: dict[str, Any]) -> str:

@@ -82,7 +82,24 @@ def test_turns_are_put_in_order() -> None:
 
 @pytest.mark.parametrize(
     "messages",
-    [[{"role": "user", "content": "Hi."}], [{"role": "wizard", "content": "x"}], "no turns", [1, 2], None],
+    [
+        [{"role": "user", "content": "Hi."}],
+        [
+            {"role": "user", "content": "Who?"},
+            {
+                "role": "assistant",
+                "content": "Wait.",
+                "tool_calls": [{"function": {"name": "find", "arguments": "{}"}}],
+            },
+            {"role": "tool", "content": "Ann"},
+            {"role": "assistant", "content": "Ann."},
+            {"role": "user", "content": "Thanks."},
+        ],
+        [{"role": "wizard", "content": "x"}],
+        "no turns",
+        [1, 2],
+        None,
+    ],
 )
 def test_what_order_cannot_mend_stays_a_problem(messages: Any) -> None:
     row = {"messages": messages}
