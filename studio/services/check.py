@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LISTED = 50  # problems kept with their sentences; all are counted
 FEWEST, ADVISED = 4, 20  # examples
+LOOKED_AT = 2**25  # bytes whose encoding is looked at when only the first rows are read
 REPORT_EVERY = 5_000  # rows
 
 HELD_OUT, SEED = 0.1, 42  # share of the rows kept for testing, and what chooses them, where nothing else is said
@@ -96,9 +97,11 @@ class _Tally:
         return 0
 
 
-def open_file(path: str | Path, format: str = "auto", map: dict[str, str] | None = None) -> tuple[Source, Layout]:
-    """Open a data file and find out how its rows are laid out."""
-    source = Source(path)
+def open_file(
+    path: str | Path, format: str = "auto", map: dict[str, str] | None = None, most: int | None = None
+) -> tuple[Source, Layout]:
+    """Open a data file and find out how its rows are laid out; its encoding by its first `most` bytes, if so said."""
+    source = Source(path, most)
     try:
         return source, structures.detect(source.head(), format, map)
     except NeedsMapping as asked:
@@ -151,7 +154,7 @@ def check_file(
 
     Rows that a file `held_out` has too are told of.
     """
-    source, layout = open_file(path, format, map)
+    source, layout = open_file(path, format, map, LOOKED_AT if limit else None)
     held = held_out_rows(held_out, layout, first_examples(source, layout), format, map)
     return survey(source, layout, Seen(), limit=limit, max_tokens=max_tokens, held=held, report=report)
 

@@ -49,7 +49,7 @@ Row = tuple[int, dict[str, Any] | str | Problem]
 class Source:
     """A data file that can be read. `words` says what it is: "Comma-separated, UTF-8"."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, most: int | None = None) -> None:
         self.path, self.member = packed.locate(Path(path).expanduser().absolute())
         self.name = self.path.name
         if BROKEN.search(str(self.path)):
@@ -76,13 +76,13 @@ class Source:
             self._parquet = self._seekable()
             self._length = readers.parquet_size(self._parquet, self.name)
         else:
-            self._text(head)
+            self._text(head, most)
         self.words = self._words()
 
-    def _text(self, head: bytes) -> None:
+    def _text(self, head: bytes, most: int | None) -> None:
         """Find out how the bytes become lines, and what the lines are whatever the name says."""
         with self._bytes() as file:
-            self._codec, self._errors, self.encoding, self._length = sniff.encoding(head, file, self.name)
+            self._codec, self._errors, self.encoding, self._length = sniff.encoding(head, file, self.name, most)
         if self._codec in sniff.FAMILIES:
             self.notes.append(
                 f"{self.name} is not UTF-8. It was read as {self.encoding}: look at the accents in the examples."
