@@ -106,7 +106,7 @@ class Source:
                         f"The first line of {self.name} was taken as the names of the columns. If it is a row, write "
                         "a line of names above it."
                     )
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise self._broken_off(0) from error
 
     def _words(self) -> str:
@@ -130,7 +130,7 @@ class Source:
                     yield number, Problem(row=number, problem=f"Row {number} {value.what}", remedy=value.remedy)
                 else:
                     yield number, value
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise self._broken_off(number) from error
         if not number:
             header = "has a header but no rows" if self.container == "csv" else "has no rows"

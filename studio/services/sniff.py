@@ -102,7 +102,7 @@ def encoding(head: bytes, file: BinaryIO, name: str, most: int | None = None) ->
         size += len(piece)
         if b"\0" in piece:
             raise DataError(f"{name} holds NUL bytes, so it is not text.", USE)
-        escapes = escapes or b"\x1b$" in piece
+        escapes = escapes or b"\x1b$B" in piece or b"\x1b$@" in piece
         text = decoder.decode(piece)
         if not text.isascii():
             broken = broken or _holds_broken(text)
