@@ -5,15 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from studio.domain.errors import ModelError
 from studio.domain.methods import METHODS
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # by safetensors' names
 
 
 def base(folder: Path) -> dict[str, Any]:
@@ -46,7 +43,7 @@ def adapter(folder: Path) -> dict[str, Any]:
     return opened(folder)[0]
 
 
-def opened(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the peft config and the weights of an adapter folder that may be loaded; raise ModelError."""
     config = _json(folder / "adapter_config.json", f"{folder} is not an adapter folder")
     if config.get("peft_type") not in {row.peft for row in METHODS.values()}:
@@ -58,7 +55,9 @@ def opened(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     if library.split(".")[0] != "transformers" or config.get("megatron_config") or config.get("tokenizer_kwargs"):
         raise ModelError(f"{folder.name} wants to import modules when loaded.", "Ask its author for a plain adapter.")
     _weights(folder, "adapter_model.safetensors", folder.name)
-    return config, _finite(folder / "adapter_model.safetensors")
+    from studio.engine import tensor_file  # with torch, which a look at a tokenizer does without
+
+    return config, tensor_file.finite(folder / "adapter_model.safetensors")
 
 
 def _json(path: Path, what: str) -> dict[str, Any]:
@@ -88,39 +87,3 @@ def _weights(folder: Path, pattern: str, name: str) -> None:
                 handle.keys()
         except (SafetensorError, OSError) as error:
             raise ModelError(f"{file.name} of {name} is damaged: {error}.", "Fetch it again.") from error
-
-
-def _finite(file: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file, every number of which was looked at."""
-    found, flat = _read(file)
-    if flat is None or not all(end.isfinite() for end in torch.aminmax(flat)):  # a NaN anywhere becomes both ends
-        for key, value in found.items():
-            if not value.isfinite().all():
-                raise ModelError(
-                    f"The weights of {file.parent.name} are not all numbers ({key}).",
-                    "The training diverged; use another version.",
-                )
-    return found
-
-
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-    """Return the tensors of a file that safetensors has found sound.
-
-    Where all are floats of one kind they are parts of one buffer, the second value, filled by one read: ten times as
-    fast as a tensor after the other. Read, not mapped: a file that is written anew under a map ends the process.
-    """
-    with open(file, "rb") as handle:
-        head = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-        head.pop("__metadata__", None)
-        kinds = {entry["dtype"] for entry in head.values()}
-        size = file.stat().st_size - handle.tell()
-        if len(kinds) != 1 or not kinds <= FLOATS.keys() or not size:
-            return load_file(file), None
-        dtype = FLOATS[kinds.pop()]
-        flat = torch.empty(size // dtype.itemsize, dtype=dtype)
-        handle.readinto(memoryview(flat.view(torch.uint8).numpy()))  # type: ignore[arg-type]
-    found = {}
-    for key, entry in head.items():
-        begin, end = (place // dtype.itemsize for place in entry["data_offsets"])
-        found[key] = flat[begin:end].view(entry["shape"])
-    return found, flat
