@@ -1,5 +1,6 @@
 """`chat` and `evaluate`: talk with the base and its adapters, and measure one against the other."""
 
+import itertools
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.", min=0)] = None,
     json: Json = False,
 ) -> None:
-    """Talk with a model; with --prompt answer once, each adapter in turn."""
+    """Talk with a model; with --prompt answer once."""
     if json and prompt is None:
         raise typer.BadParameter("needed with --json.", param_hint="--prompt")
     from studio.services.adapters import base_of
@@ -48,12 +49,8 @@ def chat(
     try:
         if prompt is not None:
             asked = [*start, {"role": "user", "content": prompt}]
-            answers = []
-            for voice in voices:
-                if not json and len(voices) > 1:
-                    say(f"{voice or 'base model'}:")
-                done = _answer(studio, found, voice, asked, sampling, quiet=json)
-                answers.append({"adapter": voice} | _figures(done))
+            ends = _answers(studio, found, [(voice, asked) for voice in voices], sampling, quiet=json)
+            answers = [{"adapter": voice} | _figures(done) for voice, done in zip(voices, ends, strict=True)]
             if json:
                 emit({"answers": answers})
         else:
@@ -74,22 +71,18 @@ def _converse(studio: "Studio", model: Any, voices: list[str | None], start: lis
             return
         if not question:
             continue
-        for voice, talk in talks.items():
-            if len(talks) > 1:
-                say(f"{voice or 'base model'}:")
+        for talk in talks.values():
             talk.append({"role": "user", "content": question})
-            done = _answer(studio, model, voice, talk, sampling)
+        for talk, done in zip(talks.values(), _answers(studio, model, list(talks.items()), sampling), strict=True):
             talk.append({"role": "assistant", "content": done.text})
 
 
-def _answer(
-    studio: "Studio", model: Any, voice: str | None, messages: Any, sampling: Any, quiet: bool = False
-) -> "Done":
-    """Stream one answer to stdout, unless `quiet`; Ctrl-C ends the answer and keeps what was said."""
+def _answers(studio: "Studio", model: Any, lanes: list[Any], sampling: Any, quiet: bool = False) -> list["Done"]:
+    """Stream the answers to stdout in their order, unless `quiet`; Ctrl-C ends them and keeps what was said."""
     from studio.services.chat import Done, Token
 
-    stream: Any = studio.chat.answer(model, voice, messages, **sampling)
-    text = ""
+    stream: Any = studio.chat.answers(model, lanes, **sampling)
+    told = _Told([voice for voice, _ in lanes], quiet)
     try:
         with progress() as report:
             for first in stream:
@@ -98,24 +91,56 @@ def _answer(
                 report(first)
             else:
                 raise StudioError("The model gave no answer.", "Try again.")
-        item: Any = first
-        while not isinstance(item, Done):
+        for item in itertools.chain([first], stream):
             if isinstance(item, Token):
-                text += item.text
-                if not quiet:
-                    sys.stdout.write(item.text)
-                    sys.stdout.flush()
-            item = next(stream)
+                told.add(item.lane, item.text)
+            elif isinstance(item, Done):
+                told.end(item)
     except KeyboardInterrupt:
         if quiet:
             raise
         stream.close()
-        item = Done(text=text, stopped=True)
-    if not quiet:
-        say()
-        if item.tokens_per_second:
-            note(f"{item.tokens} tokens, {item.tokens_per_second:.0f} tokens/s")
-    return item
+        for lane in range(len(lanes)):
+            if lane not in told.ends:
+                told.end(Done(lane=lane, text=told.texts[lane], stopped=True))
+    return [told.ends[lane] for lane in range(len(lanes))]
+
+
+class _Told:
+    """Answers that come side by side, told one after the other: the first that is not over as it is written."""
+
+    def __init__(self, voices: list[str | None], quiet: bool) -> None:
+        self.voices, self.quiet = voices, quiet
+        self.texts = [""] * len(voices)
+        self.ends: dict[int, Done] = {}
+        self.lane, self.written = 0, 0  # who is told, and how many of their characters were
+        self._head()
+
+    def add(self, lane: int, text: str) -> None:
+        self.texts[lane] += text
+        self._write()
+
+    def end(self, done: "Done") -> None:
+        self.ends[done.lane] = done
+        self._write()
+
+    def _head(self) -> None:
+        if not self.quiet and 1 < len(self.voices) > self.lane:
+            say(f"{self.voices[self.lane] or 'base model'}:")
+
+    def _write(self) -> None:
+        while not self.quiet and self.lane < len(self.voices):
+            sys.stdout.write(self.texts[self.lane][self.written :])
+            sys.stdout.flush()
+            self.written = len(self.texts[self.lane])
+            done = self.ends.get(self.lane)
+            if done is None:
+                return
+            say()
+            if done.tokens_per_second:
+                note(f"{done.tokens} tokens, {done.tokens_per_second:.0f} tokens/s")
+            self.lane, self.written = self.lane + 1, 0
+            self._head()
 
 
 def _figures(done: "Done") -> dict[str, Any]:

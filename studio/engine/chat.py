@@ -25,11 +25,12 @@ def _load(folder: Path) -> tuple[serving.Answer, serving.Message]:
 
 
 def _answer(pipeline: Any, request: serving.Message, stopped: Callable[[], bool]) -> Iterator[serving.Message]:
-    adapter = request.get("adapter")
-    swap = pipeline.select(Path(adapter) if adapter else None)
-    text = ""
-    for piece in pipeline.answer(
-        request["messages"],
+    lanes = request["lanes"]
+    texts = [""] * len(lanes)
+    figures: dict[str, Any] = {}
+    for lane, piece in pipeline.answers(
+        [Path(each["adapter"]) if each.get("adapter") else None for each in lanes],
+        [each["messages"] for each in lanes],
         room=int(request.get("max_new_tokens", 256)),
         temperature=float(request.get("temperature", 0.7)),
         top_p=float(request.get("top_p", 0.95)),
@@ -37,7 +38,9 @@ def _answer(pipeline: Any, request: serving.Message, stopped: Callable[[], bool]
         stopped=stopped,
     ):
         if isinstance(piece, str):
-            text += piece
-            yield {"type": "token", "text": piece}
+            texts[lane] += piece
+            yield {"type": "token", "lane": lane, "text": piece}
         else:
-            yield {"type": "done", "text": text, "swap_seconds": round(swap, 4), **piece}
+            figures = piece
+            yield {"type": "answer", "lane": lane, "text": texts[lane], **piece}
+    yield {"type": "done", "memory_bytes": figures.get("memory_bytes")}

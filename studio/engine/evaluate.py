@@ -178,7 +178,7 @@ def answer_all(
         out = inner.generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
-            generation_config=generate.settings(model, tokenizer, room, 0.0, 1.0),
+            generation_config=generate.settings(model, tokenizer, room),
         )
         return out[:, batch["input_ids"].shape[1] :]
 

@@ -2,34 +2,33 @@
 
 import contextlib
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import peft
-import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer, set_seed
+from transformers import GenerationConfig
 
 from studio.domain.errors import ModelError
-from studio.engine import gate, lora, models, swap, tokens
+from studio.engine import decode, gate, lora, models, swap, tokens
 from studio.engine.peft_switch import PeftSwitch
 
 
-def settings(model: Any, tokenizer: Any, room: int, temperature: float, top_p: float) -> GenerationConfig:
-    """Generation settings of our own: what the model's folder suggests is not what the user chose."""
-    stops = {tokenizer.eos_token_id}
+def stops_of(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer."""
     own = getattr(model.generation_config, "eos_token_id", None)
-    stops |= set(own) if isinstance(own, list) else {own}
-    sampling = (
-        {"do_sample": True, "temperature": temperature, "top_p": top_p} if temperature > 0 else {"do_sample": False}
-    )
+    stops = {tokenizer.eos_token_id} | (set(own) if isinstance(own, list) else {own})
+    return {stop for stop in stops if stop is not None}
+
+
+def settings(model: Any, tokenizer: Any, room: int) -> GenerationConfig:
+    """Greedy generation settings of our own: what the model's folder suggests is not what the user chose."""
     return GenerationConfig(
         max_new_tokens=room,
-        eos_token_id=sorted(stop for stop in stops if stop is not None),
+        do_sample=False,
+        eos_token_id=sorted(stops_of(model, tokenizer)),
         pad_token_id=tokenizer.pad_token_id,
-        **sampling,
     )
 
 
@@ -44,14 +43,16 @@ def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
     return model.disable_adapter() if isinstance(model, peft.PeftModel) else contextlib.nullcontext()
 
 
-class _Stop(StoppingCriteria):
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self.asked, self.count, self.first = asked, 0, 0.0
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        self.count += 1
-        self.first = self.first or time.monotonic()
-        return torch.full((input_ids.shape[0],), self.asked(), dtype=torch.bool, device=input_ids.device)
+@contextlib.contextmanager
+def _fitting(adapter: Path) -> Iterator[None]:
+    """Say what it means when weights do not fit."""
+    try:
+        yield
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The adapter {adapter.name} was made for another base model: its weights do not fit this one.",
+            "Choose the base it was trained on.",
+        ) from error
 
 
 class Pipeline:
@@ -86,34 +87,39 @@ class Pipeline:
         adapter = adapter.resolve() if adapter else None
         if adapter == self.active:
             return 0.0
-        if adapter and adapter not in self.swap.tables and adapter not in self.others.loaded:
-            self._load(adapter)
+        if adapter and not self._held(adapter) and adapter not in self.others.loaded:
+            self._load_other(adapter)
+        self._activate(adapter)
+        return time.monotonic() - begin
+
+    def _activate(self, adapter: Path | None) -> None:
         if adapter in self.swap.tables:
             self.others.take_off()
             self.swap.use(adapter)
         else:
             self.swap.use(None)
             self.others.use(adapter)
+        self._lock(adapter)
+        self.active = adapter
+
+    def _lock(self, adapter: Path | None) -> None:
         self.tokenizer.chat_template = self.template
         lock_template(self.tokenizer, adapter)
-        self.active = adapter
-        return time.monotonic() - begin
 
-    def _load(self, adapter: Path) -> None:
+    def _held(self, adapter: Path) -> bool:
+        """Whether the adapter is plain LoRA, which is held for a switch from then on."""
+        if adapter in self.swap.tables or adapter in self.others.loaded:
+            return adapter in self.swap.tables
         config, weights = gate.opened(adapter)
-        try:
-            if not self.swap.load(adapter, config, weights):
-                self._load_other(adapter, config["peft_type"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"The adapter {adapter.name} was made for another base model: its weights do not fit this one.",
-                "Choose the base it was trained on.",
-            ) from error
+        with _fitting(adapter):
+            return self.swap.load(adapter, config, weights)
 
-    def _load_other(self, adapter: Path, kind: str) -> None:
+    def _load_other(self, adapter: Path) -> None:
+        kind = gate.adapter(adapter)["peft_type"]
         try:
-            self.others.load(adapter, kind)
-        except (RuntimeError, ValueError, KeyError):
+            with _fitting(adapter):
+                self.others.load(adapter, kind)
+        except ModelError:
             if not self.others.loaded:  # peft has put half an adapter into the base
                 base, before = self._base(), self.active
                 self.swap.wrap(base)
@@ -121,61 +127,112 @@ class Pipeline:
                 self.select(before)
             raise
 
-    def answer(
+    def answer(self, messages: list[dict[str, str]], **options: Any) -> Iterator[str | dict[str, Any]]:
+        """Yield the answer of who is active: its text in pieces, then its figures; options as in `answers`.
+
+        The figures: tokens, speed, time to the first, memory, whether it was stopped.
+        """
+        virtual = lora.virtual_tokens(self.model) if self.active else 0
+        for _, piece in self._stream([self._prompt(messages)], self.context - virtual, **options):
+            yield piece
+
+    def answers(
+        self, adapters: list[Path | None], talks: list[list[dict[str, str]]], **options: Any
+    ) -> Iterator[tuple[int, str | dict[str, Any]]]:
+        """Let each adapter (None: the base) answer its own messages; yield lane and piece, or lane and figures.
+
+        Plain LoRA adapters and the base answer in one batch, others one after the other until one is stopped. Greedy
+        answers in fp32 are those given alone.
+        Options: `room`, the most tokens; `temperature`; `top_p`; `seed`; `stopped`, which is asked at every token.
+        """
+        begin = time.monotonic()
+        held = [adapter.resolve() if adapter else None for adapter in adapters]
+        if len(held) > 1 and all(adapter is None or self._held(adapter) for adapter in held):
+            yield from self._batch(held, talks, begin, **options)
+            return
+        for lane, (adapter, messages) in enumerate(zip(held, talks, strict=True)):
+            spent = self.select(adapter)
+            for piece in self.answer(messages, **options):
+                yield lane, piece if isinstance(piece, str) else piece | {"swap_seconds": round(spent, 4)}
+            if isinstance(piece, dict) and piece["stopped"]:
+                return
+
+    def _batch(
+        self, adapters: list[Path | None], talks: list[list[dict[str, str]]], begin: float, **options: Any
+    ) -> Iterator[tuple[int, str | dict[str, Any]]]:
+        """Answer in one batch. Afterwards the base is active."""
+        prompts = []
+        for adapter, messages in zip(adapters, talks, strict=True):
+            self._lock(adapter)
+            prompts.append(self._prompt(messages))
+        self.others.take_off()
+        self.swap.use(*adapters)
+        spent = round(time.monotonic() - begin, 4)
+        try:
+            for lane, piece in self._stream(prompts, self.context, **options):
+                yield lane, piece if isinstance(piece, str) else piece | {"swap_seconds": spent}
+        finally:
+            self._activate(None)
+
+    def _prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        text = tokens.render(self.tokenizer, messages, prompt=True)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _stream(
         self,
-        messages: list[dict[str, str]],
+        prompts: list[list[int]],
+        context: int,
         *,
         room: int = 256,
         temperature: float = 0.7,
         top_p: float = 0.95,
         seed: int | None = None,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Iterator[str | dict[str, Any]]:
-        """Yield the answer's text in pieces, then its figures: tokens, speed, time to the first, memory, stopped."""
+    ) -> Iterator[tuple[int, str | dict[str, Any]]]:
         begin = time.monotonic()
-        batch = self.tokenizer(
-            tokens.render(self.tokenizer, messages, prompt=True), return_tensors="pt", add_special_tokens=False
-        ).to(self.device)
-        length = batch["input_ids"].shape[1]
-        context = self.context - (lora.virtual_tokens(self.model) if self.active else 0)
+        length = max(len(prompt) for prompt in prompts)
         if length + 1 > context:
             raise ModelError(
                 f"The conversation has {length:,} tokens, this model reads at most {context:,}.",
                 "Start a new one.",
             )
-        if seed is not None:
-            set_seed(seed)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        watch = _Stop(stopped)
-        failure: list[BaseException] = []
+        stops = stops_of(self.model, self.tokenizer)
+        room = min(room, context - length)
+        lanes = [decode.Lane(self.tokenizer) for _ in prompts]
 
-        def work() -> None:
-            try:
-                with torch.inference_mode():
-                    self.model.generate(
-                        input_ids=batch["input_ids"],
-                        attention_mask=batch["attention_mask"],
-                        generation_config=settings(
-                            self.model, self.tokenizer, min(room, context - length), temperature, top_p
-                        ),
-                        streamer=streamer,
-                        stopping_criteria=StoppingCriteriaList([watch]),
-                    )
-            except (RuntimeError, ValueError) as error:
-                failure.append(error)
-                streamer.end()
+        def end(number: int) -> Iterator[tuple[int, str | dict[str, Any]]]:
+            lane = lanes[number]
+            rest = lane.close()
+            if rest:
+                yield number, rest
+            yield (
+                number,
+                {
+                    "tokens": lane.tokens,
+                    "tokens_per_second": lane.speed,
+                    "first_token_seconds": round(lane.first - begin, 3),
+                    "memory_bytes": models.memory_bytes(self.device),
+                    "stopped": stopped(),
+                },
+            )
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        yield from (piece for piece in streamer if piece)
-        thread.join()
-        if failure:
-            raise ModelError(f"The model could not answer: {failure[0]}", "Shorten the conversation or try again.")
-        spent = time.monotonic() - watch.first
-        yield {
-            "tokens": watch.count,
-            "tokens_per_second": round((watch.count - 1) / spent, 2) if watch.count > 1 else 0.0,
-            "first_token_seconds": round(watch.first - begin, 3),
-            "memory_bytes": models.memory_bytes(self.device),
-            "stopped": stopped(),
-        }
+        try:
+            for found in decode.decode(
+                self.model, prompts, room=room, stops=stops, temperature=temperature, top_p=top_p, seed=seed
+            ):
+                for number, token in enumerate(found):
+                    if token is not None:
+                        piece = lanes[number].take(token)
+                        if piece:
+                            yield number, piece
+                        if token in stops:
+                            yield from end(number)
+                if stopped():
+                    break
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"The model could not answer: {error}", "Shorten the conversation or try again."
+            ) from error
+        for number, lane in enumerate(lanes):
+            if not lane.over:
+                yield from end(number)

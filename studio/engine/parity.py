@@ -47,7 +47,7 @@ def answers(model: Any, tokenizer: Any, prompts: list[str]) -> list[Answer]:
     found = []
     for text in prompts:
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"].to(model.device)
-        chosen = generate.settings(model, tokenizer, ROOM, 0.0, 1.0)
+        chosen = generate.settings(model, tokenizer, ROOM)
         with torch.inference_mode():
             whole = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=chosen

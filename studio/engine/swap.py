@@ -29,8 +29,8 @@ IDLE |= {"task_type", "bias", "init_lora_weights", "megatron_core", "qalora_grou
 IDLE |= {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}
 WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
-Part = tuple[torch.Tensor, torch.Tensor, float]  # A [r, in], B [out, r], scale
-Row = slice | None  # of a batch; None: all
+# A [r, in], B [out, r], scale; that of several adapters side by side is a tensor
+Part = tuple[torch.Tensor, torch.Tensor, float | torch.Tensor]
 
 
 class MisfitError(ValueError):
@@ -51,7 +51,7 @@ class _Shared:
     __slots__ = ("current",)
 
     def __init__(self) -> None:
-        self.current: tuple[tuple[Row, list[Part | None]], ...] = ()
+        self.current: list[Part | None] | None = None  # by the layer's number; None: the base alone
 
 
 class Swap:
@@ -102,9 +102,11 @@ class Swap:
         for adapter in adapters:
             if adapter:
                 self.tables.move_to_end(adapter)
-        rows: list[Row] = [None] if len(adapters) == 1 else [slice(row, row + 1) for row in range(len(adapters))]
-        pairs = zip(rows, adapters, strict=True)
-        self.shared.current = tuple((row, self.tables[adapter].parts) for row, adapter in pairs if adapter)
+        nothing: list[Part | None] = [None] * len(self.linear)
+        tables = [self.tables[adapter].parts if adapter else nothing for adapter in adapters]
+        if len(tables) > 1:
+            tables = [[_side_by_side(parts) for parts in zip(*tables, strict=True)]]
+        self.shared.current = None if tables[0] is nothing else tables[0]
         self._forget(len(set(adapters)))
 
     def _forget(self, used: int) -> None:
@@ -162,19 +164,37 @@ def _part(name: str, layer: torch.nn.Linear, pair: dict[str, torch.Tensor], conf
     return down, up, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
+def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
+    """Return one part for the rows of a batch: all A below, all B beside one another, and whose is whose, scaled.
+
+    In between, a row keeps what its own A made of it, times its scale, and nothing of the others'.
+    """
+    there = [(row, part) for row, part in enumerate(parts) if part]
+    if not there:
+        return None
+    down, up = torch.cat([part[0] for _, part in there]), torch.cat([part[1] for _, part in there], 1)
+    owned = down.new_zeros(len(parts), 1, len(down))  # [B, 1, sum of ranks]
+    begin = 0
+    for row, part in there:
+        owned[row, :, begin : begin + len(part[0])] = part[2]
+        begin += len(part[0])
+    return down, up, owned
+
+
 def _forward(layer: Any, number: int, shared: _Shared) -> Any:
-    """Return a forward for the layer that adds what the adapters in use add to their rows."""
+    """Return a forward for the layer that adds what the adapter in use adds."""
     weight, bias, linear = layer.weight, layer.bias, functional.linear
 
     def forward(x: torch.Tensor) -> torch.Tensor:  # [B, T, in] → [B, T, out]
         result = linear(x, weight, bias)
-        for rows, parts in shared.current:
-            part = parts[number]
-            if part:
-                down, up, scale = part
-                taken, into = (x, result) if rows is None else (x[rows], result[rows])
-                # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
-                into.add_(linear(linear(taken.to(torch.float32), down), up).mul_(scale))
+        part = shared.current and shared.current[number]
+        if part:
+            down, up, scale = part
+            hidden = linear(x.to(torch.float32), down)
+            if isinstance(scale, torch.Tensor):
+                return result.add_(linear(hidden.mul_(scale), up))
+            # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
+            result.add_(linear(hidden, up).mul_(scale))
         return result
 
     return forward

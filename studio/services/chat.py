@@ -17,16 +17,18 @@ from studio.storage.paths import Home
 
 
 class Token(BaseModel):
-    """The next piece of an answer."""
+    """The next piece of an answer. `lane` is the place of who answers among those asked."""
 
     type: Literal["token"] = "token"
+    lane: int = 0
     text: str
 
 
 class Done(BaseModel):
     """An answer is complete, or was stopped. `swap_seconds` is what it took to change the adapter."""
 
-    type: Literal["done"] = "done"
+    type: Literal["answer"] = "answer"
+    lane: int = 0
     text: str = ""
     tokens: int = 0
     tokens_per_second: float | None = None
@@ -67,32 +69,56 @@ class Chat:
         seed: int | None = None,
     ) -> Iterator[Phase | Token | Done]:
         """Stream the answer to `messages`. Without a model, the adapter's own base; closing the iterator stops it."""
-        worn = self.adapters.get(adapter) if isinstance(adapter, str) else adapter
-        base = self._base(model, worn)
+        yield from self.answers(
+            model,
+            [(adapter, messages)],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+
+    def answers(
+        self,
+        model: Model | str | None,
+        lanes: Sequence[tuple[Adapter | str | None, list[dict[str, str]]]],
+        **sampling: Any,
+    ) -> Iterator[Phase | Token | Done]:
+        """Stream the answers of several, each to its own messages: side by side where the adapters allow it.
+
+        Each lane ends with its Done; all take the options of `answer`.
+        """
+        worn = [self.adapters.get(adapter) if isinstance(adapter, str) else adapter for adapter, _ in lanes]
+        base = self._base(model, worn[0])
+        for other in worn[1:]:
+            self._base(base, other)
         if self.server.turn.locked():
             yield Phase(words="Waiting for the answer before this one")
-        request = {
-            "do": "answer",
-            "adapter": worn.path if worn else None,
-            "messages": messages,
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "seed": seed,
-        }
+        asked = [
+            {"adapter": adapter.path if adapter else None, "messages": messages}
+            for adapter, (_, messages) in zip(worn, lanes, strict=True)
+        ]
         with self.server.turn:
-            done = yield from self._answer(base, request)
-        yield done  # outside the turn: a reader who forgets us after it blocks nobody
+            last = yield from self._answers(base, {"do": "answer", "lanes": asked, **sampling}, len(lanes))
+        yield from last  # outside the turn: a reader who forgets us after it blocks nobody
 
-    def _answer(self, base: Model, request: dict[str, Any]) -> Generator[Phase | Token, None, Done]:
-        done = Done(stopped=True)
+    def _answers(
+        self, base: Model, request: dict[str, Any], number: int
+    ) -> Generator[Phase | Token | Done, None, list[Done]]:
+        """Yield what comes; return the ends of the last lane and of those that were stopped before their turn."""
+        waiting = {lane: Done(lane=lane, stopped=True) for lane in range(number)}
         with closing(self.server.ask(base, request)) as lines:
             for line in lines:
-                if line["type"] == "done":
+                if line["type"] == "answer":
                     done = Done.model_validate(line)
-                else:
+                    waiting.pop(done.lane)
+                    if waiting:
+                        yield done
+                    else:
+                        last = [done]
+                elif line["type"] != "done":
                     yield Phase.model_validate(line) if line["type"] == "phase" else Token.model_validate(line)
-        return done
+        return list(waiting.values()) or last
 
     def _base(self, model: Model | str | None, adapter: Adapter | None) -> Model:
         if isinstance(model, str):

@@ -145,6 +145,49 @@ def test_streamed_pieces_join_to_the_answer_and_are_counted(tiny):
     assert not figures["stopped"]
 
 
+def collected(pieces, lanes):
+    """The text and the figures of each lane."""
+    texts, ends = [""] * lanes, [{}] * lanes
+    for lane, piece in pieces:
+        assert not ends[lane], "nothing comes after a lane's end"
+        if isinstance(piece, str):
+            texts[lane] += piece
+        else:
+            ends[lane] = piece
+    return texts, ends
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 0.9, "seed": 5}])
+def test_several_adapters_answer_in_one_batch_as_they_do_alone(tiny, tmp_path, monkeypatch, options):
+    monkeypatch.setattr("studio.engine.models.pick_dtype", lambda *_: torch.float32)
+    adapters = [make_adapter(tiny, tmp_path / str(rank), rank, rank) for rank in (4, 8, 2)]
+    (adapters[1] / "studio.json").write_text(json.dumps({"template": "{{ messages[0]['content'] }}=>"}))
+    adapters.insert(1, None)
+    pipeline = Pipeline(tiny)
+    talks = [[{"role": "user", "content": "Where is my parcel" + "?" * lane}] for lane in range(4)]
+    alone = [collected(pipeline.answers([a], [t], room=30, **options), 1) for a, t in zip(adapters, talks, strict=True)]
+    widths = []
+    step = pipeline.model.forward
+    monkeypatch.setattr(
+        pipeline.model, "forward", lambda input_ids, **kw: widths.append(len(input_ids)) or step(input_ids, **kw)
+    )
+    texts, ends = collected(pipeline.answers(adapters, talks, room=30, **options), 4)
+    assert set(widths) == {4}
+    assert texts == [said[0] for said, _ in alone]
+    assert [end["tokens"] for end in ends] == [figures[0]["tokens"] for _, figures in alone]
+    assert pipeline.active is None
+
+
+def test_adapters_that_share_no_batch_answer_one_after_the_other(tiny, tmp_path):
+    one, two = make_adapter(tiny, tmp_path / "one", 1), make_any(tiny, tmp_path / "two", "ia3", 1)
+    pipeline = Pipeline(tiny)
+    texts, ends = collected(pipeline.answers([one, two, None], [ASK] * 3, room=6, temperature=0), 3)
+    for adapter, text in zip([one, two, None], texts, strict=True):
+        pipeline.select(adapter)
+        assert "".join(p for p in pipeline.answer(ASK, room=6, temperature=0) if isinstance(p, str)) == text
+    assert all(end["tokens"] > 0 for end in ends)
+
+
 def test_stopping_ends_the_answer(tiny):
     pipeline = Pipeline(tiny)
     pieces = []
@@ -199,16 +242,21 @@ def test_the_chat_job_answers_stops_reports_errors_and_leaves(tiny, tmp_path):
     one = make_adapter(tiny, tmp_path / "one", 1)
     client = Client(tiny)
     assert client.until("ready")[-1]["memory_bytes"] > 0
-    client.say(do="answer", id=1, adapter=str(one), messages=ASK, max_new_tokens=8, temperature=0)
+    both = [{"adapter": str(one), "messages": ASK}, {"adapter": None, "messages": ASK}]
+    client.say(do="answer", id=1, lanes=both, max_new_tokens=8, temperature=0)
     found = client.until("done")
-    assert "".join(m["text"] for m in found if m["type"] == "token") == found[-1]["text"]
-    assert found[-1]["swap_seconds"] > 0
-    client.say(do="answer", id=2, adapter=str(tmp_path / "none"), messages=ASK)
+    assert found[-1]["memory_bytes"] > 0
+    answers = {line["lane"]: line for line in found if line["type"] == "answer"}
+    for lane in (0, 1):
+        said = [line["text"] for line in found if line["type"] == "token" and line["lane"] == lane]
+        assert "".join(said) == answers[lane]["text"]
+        assert answers[lane]["swap_seconds"] > 0
+    client.say(do="answer", id=2, lanes=[{"adapter": str(tmp_path / "none"), "messages": ASK}])
     assert "none is not an adapter folder" in client.until("error")[-1]["message"]
-    client.say(do="answer", id=3, adapter=None, messages=ASK, max_new_tokens=200, temperature=1.0, seed=3)
+    client.say(do="answer", id=3, lanes=both[1:], max_new_tokens=200, temperature=1.0, seed=3)
     client.until("token")
     client.say(do="stop")
-    assert client.until("done")[-1]["stopped"]
+    assert client.until("answer")[-1]["stopped"]
     client.process.stdin.close()
     assert client.process.wait(20) == 0
 

@@ -126,26 +126,32 @@ def chat(folder: Path) -> None:
         if request["do"] == "exit":
             return
         stop.clear()
-        number, words = request["id"], request["messages"][-1]["content"].split()
-        told = []
-        for word in words:
-            if word == "!die":
-                print("out of luck", file=sys.stderr)  # noqa: T201
-                os.kill(os.getpid(), signal.SIGKILL)
-            if word == "!error":
-                say(type="error", id=number, message="The adapter does not fit.", hint="Choose another.")
+        number = request["id"]
+        for lane, asked_of in enumerate(request["lanes"]):
+            words = asked_of["messages"][-1]["content"].split()
+            told = []
+            for word in words:
+                if word == "!die":
+                    print("out of luck", file=sys.stderr)  # noqa: T201
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if word == "!error":
+                    say(type="error", id=number, message="The adapter does not fit.", hint="Choose another.")
+                    break
+                if word == "!wait":
+                    stop.wait(30)
+                if stop.is_set():
+                    break
+                word = {"!pid": str(os.getpid()), "!adapter": str(asked_of["adapter"])}.get(word, word)
+                told.append(word)
+                say(type="token", id=number, lane=lane, text=word + " ")
+            if "!error" in words:
                 break
-            if word == "!wait":
-                stop.wait(30)
+            facts = {"tokens": len(told), "tokens_per_second": 9.0, "memory_bytes": 1200}
+            say(type="answer", id=number, lane=lane, text=" ".join(told), stopped=stop.is_set(), **facts)
             if stop.is_set():
                 break
-            word = {"!pid": str(os.getpid()), "!adapter": str(request["adapter"])}.get(word, word)
-            told.append(word)
-            say(type="token", id=number, text=word + " ")
         if "!error" not in words:
-            text = " ".join(told)
-            facts = {"tokens": len(told), "tokens_per_second": 9.0, "memory_bytes": 1200}
-            say(type="done", id=number, text=text, stopped=stop.is_set(), **facts)
+            say(type="done", id=number, memory_bytes=1200)
         if "!leave" in words:
             os._exit(0)  # as after some minutes without a question
 

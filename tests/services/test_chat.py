@@ -116,6 +116,26 @@ def test_the_adapter_changes_under_the_same_base(chat):
     assert engine_pid(chat) == first
 
 
+def test_several_answer_each_in_its_lane(chat):
+    lanes = [
+        (worn, [{"role": "user", "content": f"!adapter {words}"}]) for worn, words in (("desk", "a"), (None, "b c"))
+    ]
+    pieces = list(chat.answers("small", lanes))
+    ends = [piece for piece in pieces if isinstance(piece, Done)]
+    assert [(end.lane, end.text) for end in ends] == [(0, "/adapters/desk a"), (1, "None b c")]
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Token) and piece.lane == 1) == "None b c "
+    with pytest.raises(ModelError, match="other@v1 was trained on large"):
+        list(chat.answers("small", [*lanes, ("other", [])]))
+
+
+def test_lanes_that_were_stopped_before_their_turn_end_too(chat):
+    stream = chat.answers("small", [(None, [{"role": "user", "content": "one !wait two"}])] * 2)
+    first_word(stream)
+    chat.stop()
+    ends = [piece for piece in stream if isinstance(piece, Done)]
+    assert [(end.lane, end.text, end.stopped) for end in ends] == [(0, "one", True), (1, "", True)]
+
+
 def test_another_base_takes_the_place_of_the_first(chat):
     first = engine_pid(chat)
     done(ask(chat, "hello", "large"))

@@ -1,0 +1,126 @@
+"""The decoding loop: a token a step for each row of a batch, chosen as transformers' `generate` does, with less around.
+
+It covers models that keep their past in one cache, as all causal ones of transformers do; no beams, no penalties.
+"""
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import peft
+import torch
+from transformers import (
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TextStreamer,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+from transformers.generation.utils import ALL_CACHE_NAMES
+
+TOP_K = 50  # tokens to draw from, transformers' own default
+Choose = Callable[[torch.Tensor], torch.Tensor]  # logits [B, V] → tokens [B, 1]
+
+
+def decode(
+    model: Any,
+    prompts: list[list[int]],
+    *,
+    room: int,
+    stops: set[int],
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+) -> Iterator[list[int | None]]:
+    """Yield the next token of each prompt, None for those that have ended, until all have or there are `room`.
+
+    A row draws from random numbers of its own, so it says what it would say alone.
+    """
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)  # [B, T]
+    mask = None
+    if any(len(prompt) < width for prompt in prompts):
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
+        mask = (torch.arange(width, device=model.device) >= width - lengths[:, None]).long()
+    choose = _greedy if temperature <= 0 else _sampler(len(prompts), temperature, top_p, seed, model.device)
+    # Learned tokens before the text are put there by peft's model, and from the second step on are in the cache.
+    base = model.get_base_model() if isinstance(model, peft.PeftModel) else model
+    known = inspect.signature(base.forward).parameters
+    options: dict[str, Any] = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in known else {})
+    past: dict[str, Any] = {}
+    going = [True] * len(prompts)
+    for _ in range(room):
+        ids, past = _step(model, ids, mask, options | past, choose)
+        found = [token if alive else None for token, alive in zip(ids[:, 0].tolist(), going, strict=True)]
+        yield found
+        going = [token is not None and token not in stops for token in found]
+        if not any(going):
+            return
+        model = base
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1) if mask is not None else None
+
+
+@torch.inference_mode()
+def _step(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor | None, options: dict[str, Any], choose: Choose
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Return the next tokens [B, 1] and the cache, by the name the model gives it."""
+    if mask is not None:
+        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        options |= {"attention_mask": mask, "position_ids": places}
+    out = model(input_ids=ids, **options)
+    past = {name: out[name] for name in ALL_CACHE_NAMES if out.get(name) is not None}
+    return choose(out.logits[:, -1].float()), past
+
+
+def _greedy(logits: torch.Tensor) -> torch.Tensor:
+    return logits.argmax(-1, keepdim=True)
+
+
+def _sampler(rows: int, temperature: float, top_p: float, seed: int | None, device: torch.device) -> Choose:
+    warp: Any = LogitsProcessorList([TemperatureLogitsWarper(temperature), TopKLogitsWarper(TOP_K)])
+    if top_p < 1:
+        warp.append(TopPLogitsWarper(top_p))
+    sources = [torch.Generator(device) for _ in range(rows)]
+    for source in sources:
+        source.seed() if seed is None else source.manual_seed(seed)
+
+    def choose(logits: torch.Tensor) -> torch.Tensor:
+        chances = warp(None, logits).softmax(-1)
+        return torch.cat(
+            [torch.multinomial(row[None], 1, generator=source) for row, source in zip(chances, sources, strict=True)]
+        )
+
+    return choose
+
+
+class Lane(TextStreamer):
+    """What one row says: its text, given out when no token to come changes it, its tokens and their times."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__(tokenizer, skip_special_tokens=True)
+        self.over, self.tokens, self.first, self.last = False, 0, 0.0, 0.0
+        self.ready = ""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.ready += text
+
+    def take(self, token: int) -> str:
+        """Take the next token, return what text can be given out."""
+        self.tokens, self.last = self.tokens + 1, time.monotonic()
+        self.first = self.first or self.last
+        self.put(torch.tensor([token]))
+        ready, self.ready = self.ready, ""
+        return ready
+
+    def close(self) -> str:
+        """Take no more, return the rest of the text."""
+        self.over = True
+        self.end()
+        return self.ready
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second after the first."""
+        return round((self.tokens - 1) / (self.last - self.first), 2) if self.tokens > 1 else 0.0

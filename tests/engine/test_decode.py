@@ -1,0 +1,70 @@
+"""Our loop says token for token what transformers' own says, and each row of a batch what it says alone."""
+
+import peft
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, set_seed
+
+from studio.engine.decode import Lane, decode
+from tests.engine.conftest import make_model, make_tokenizer
+from tests.engine.test_generate import KINDS, make_any
+
+PROMPTS = [[5, 9, 120, 30, 7], [44, 3, 200], [17, 17, 18, 19, 250, 99, 31]]
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "seed": None}
+DRAWN = {"temperature": 0.9, "top_p": 0.8, "seed": 7}
+
+
+def said(model, prompts, stops=(), room=12, **options):
+    steps = list(decode(model, prompts, room=room, stops=set(stops), **options))
+    return [[token for token in row if token is not None] for row in zip(*steps, strict=True)]
+
+
+def generated(model, prompt, room=12, **options):
+    ids = torch.tensor([prompt])
+    with torch.no_grad():
+        found = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=room, eos_token_id=[], **options
+        )
+    return found[0].tolist()[-room:]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt_neox", "mamba"])
+def test_tokens_are_those_of_generate(tmp_path, kind):
+    shape = {"hidden_size": 32, "state_size": 8} if kind == "mamba" else {}
+    model = AutoModelForCausalLM.from_pretrained(make_model(tmp_path / kind, kind, **shape), dtype=torch.float32).eval()
+    for prompt in PROMPTS:
+        assert said(model, [prompt], **GREEDY)[0] == generated(model, prompt, do_sample=False)
+        set_seed(7)
+        expected = generated(model, prompt, do_sample=True, temperature=0.9, top_p=0.8, top_k=50)
+        assert said(model, [prompt], **DRAWN)[0] == expected
+
+
+@pytest.mark.parametrize("kind", ["PROMPT_TUNING", "PREFIX_TUNING", "OFT", "IA3"])
+def test_adapters_of_peft_speak_as_with_generate(tiny, tmp_path, kind):
+    base = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    model = peft.PeftModel.from_pretrained(base, make_any(tiny, tmp_path / "one", KINDS[kind], 1)).eval()
+    assert said(model, PROMPTS[:1], **GREEDY)[0] == generated(model, PROMPTS[0], do_sample=False)
+    with model.disable_adapter():
+        plain = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+        assert said(model, PROMPTS[:1], **GREEDY) == said(plain, PROMPTS[:1], **GREEDY)
+
+
+@pytest.mark.parametrize("options", [GREEDY, DRAWN])
+def test_each_row_says_what_it_says_alone_and_ends_by_itself(tiny, options):
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    alone = [said(model, [prompt], **options)[0] for prompt in PROMPTS]
+    assert said(model, PROMPTS, **options) == alone
+    stop = alone[1][2]
+    ended = [row[: row.index(stop) + 1] if stop in row else row for row in alone]
+    assert said(model, PROMPTS, stops=[stop], **options) == ended
+
+
+def test_the_text_of_a_lane_comes_in_whole_characters(tiny):
+    tokenizer = make_tokenizer()
+    ids = tokenizer("Größe 😀 ok", add_special_tokens=False)["input_ids"]
+    lane = Lane(tokenizer)
+    pieces = [lane.take(token) for token in ids] + [lane.close()]
+    assert "".join(pieces) == "Größe 😀 ok"
+    assert not any("\ufffd" in piece for piece in pieces)
+    assert lane.tokens == len(ids)
+    assert lane.over
