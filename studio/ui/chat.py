@@ -1,4 +1,4 @@
-"""Chat: one message, answered by a base model and its adapters one after another, each in its own lane."""
+"""Chat: one message, answered by a base model and its adapters, each in its own lane."""
 
 import time
 from collections.abc import Iterator
@@ -165,7 +165,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def answer(
         text: str, path: str, chosen: list[str], history: list[Turn], told: str, heat: float, room: float
     ) -> Iterator[Update]:
-        """Let each who is chosen answer in turn, a lane each."""
+        """Let all who are chosen answer, a lane each: at the same time where the adapters allow it."""
         asked = text.strip()
         if not asked or not chosen:
             yield {said: "" if chosen else note("Nobody answers.", "Choose a model or an adapter above.")}
@@ -177,32 +177,46 @@ def build(studio: Studio, shell: Shell) -> Tab:
         )
         errors: dict[str, str] = {}  # message: note; the same reason is told once
         name = next((words.model_name(each.id) for each in bases(studio) if each.path == path), "the model")
-        for lane, choice in enumerate(chosen):
-            messages = spoken(choice, history, told.strip())
-            reply: Turn = {"text": "", "figures": "", "over": False, "stopped": False}
-            turn["answers"][choice] = reply
-            drawn = 0.0
+        asking = [(worn(choice), spoken(choice, history, told.strip())) for choice in chosen]
+        replies: list[Turn] = [{"text": "", "figures": "", "over": False, "stopped": False} for _ in chosen]
+        turn["answers"] = dict(zip(chosen, replies, strict=True))
+        drawn, ended = [0.0] * len(chosen), set()
+        rounds = [list(range(len(chosen)))]  # lanes that are asked at the same time
+        while rounds:
+            now = rounds.pop(0)
             try:
-                for piece in studio.chat.answer(
-                    path, worn(choice), messages, max_new_tokens=int(room), temperature=heat
+                for piece in studio.chat.answers(
+                    path, [asking[lane] for lane in now], max_new_tokens=int(room), temperature=heat
                 ):
                     if isinstance(piece, Phase):
-                        yield {talks[lane]: talk(choice, history, waiting_for(piece, name))}
-                    elif isinstance(piece, Token):
+                        yield {talks[lane]: talk(chosen[lane], history, waiting_for(piece, name)) for lane in now}
+                        continue
+                    lane = now[piece.lane]
+                    choice, reply = chosen[lane], replies[lane]
+                    if isinstance(piece, Token):
                         reply["text"] += piece.text
-                        if time.monotonic() - drawn > REDRAW:
-                            drawn = time.monotonic()
+                        if time.monotonic() - drawn[lane] > REDRAW:
+                            drawn[lane] = time.monotonic()
                             yield {talks[lane]: talk(choice, history)}
                     else:
+                        ended.add(lane)
                         reply |= {"text": piece.text or reply["text"], "figures": figures(piece)}
                         reply |= {"over": not piece.stopped, "stopped": piece.stopped}
+                        told_now = {
+                            talks[lane]: talk(choice, history),
+                            heads[lane]: lane_head(choice, reply["figures"]),
+                        }
+                        yield engine_now() | told_now
             except StudioError as error:
-                errors.setdefault(str(error), problem(error, name_of(choice)))
-            if not reply["text"] and not reply["over"]:
-                del turn["answers"][choice]
-            yield engine_now() | {talks[lane]: talk(choice, history), heads[lane]: lane_head(choice, reply["figures"])}
-            if reply["stopped"]:
+                if len(now) == 1:
+                    errors.setdefault(str(error), problem(error, name_of(chosen[now[0]])))
+                else:  # one of them may be the reason: the others can do without it
+                    rounds = [[lane] for lane in now if lane not in ended]
+                    for lane in set(now) - ended:
+                        replies[lane]["text"] = ""
+            if any(reply["stopped"] for reply in replies):
                 break
+        turn["answers"] = {choice: reply for choice, reply in turn["answers"].items() if reply["text"] or reply["over"]}
         back = None if turn["answers"] else text  # nobody answered: the message goes back where it came from
         history = history if turn["answers"] else history[:-1]
         yield (draw(chosen, history) | ready(back) | {turns: history, said: "".join(errors.values())})

@@ -144,6 +144,22 @@ def test_an_error_stands_there_as_a_note_and_the_message_comes_back(view: Any, m
     assert "<p>fine</p>" in view.seen()
 
 
+def test_the_reason_one_cannot_answer_keeps_no_other_from_it(
+    view: Any, studio: Studio, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(studio, 1)
+    view.refresh()
+    view.press("Who answers, up to three", "input", ["desk@v1", BASE])
+    spoken = tab.spoken
+    monkeypatch.setattr(
+        tab, "spoken", lambda choice, *rest: spoken(choice, [{"asked": "hi !error"}] if "desk" in choice else rest[0])
+    )
+    ask(view, "hello there")
+    assert "The adapter does not fit." in view.seen()
+    assert view.seen().count("<p>hello there</p>") == 3  # both questions, the answer of the base
+    assert view.values[view.find("Message")] == ""
+
+
 def test_nobody_chosen_is_said(view: Any, model: Model) -> None:
     view.refresh()
     view.press("Who answers, up to three", "input", [])
