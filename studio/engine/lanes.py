@@ -5,6 +5,7 @@ side do not. Torch gives up Python's lock while it computes, so threads are enou
 computed does not depend on who was first.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -34,10 +35,10 @@ class Lanes:
         if self.pool is None:
             yield from map(function, items)
             return
-        futures = [self.pool.submit(function, item) for item in items]
+        futures = deque(self.pool.submit(function, item) for item in items)
         try:
-            for future in futures:
-                yield future.result()
+            while futures:
+                yield futures.popleft().result()  # let go of at once: a batch's gradients are as large as the adapter
         finally:
             for future in futures:
                 future.cancel()

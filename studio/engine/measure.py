@@ -20,7 +20,7 @@ TIMED = 5  # steps that are done to see how long they take
 UNTRACEABLE = (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 # What a processor's allocator keeps beside what lives, as a share of it, and the code that a step loads; fitted to
 # runs of the starter model (docs/reference/benchmarks.md).
-HEAP, CODE = 0.3, 0.11e9
+HEAP, CODE = 0.1, 0.15e9
 if TYPE_CHECKING:
     from studio.engine.trace import Traced
 

@@ -9,8 +9,8 @@ from studio.domain.config import TrainingConfig
 from studio.domain.records import Dataset, Model
 from studio.domain.shape import Shape
 
-LIBRARIES = 0.55e9  # bytes of an engine that has loaded nothing yet
-HEAP = 0.3  # of what a step adds, that a processor's allocator keeps besides
+LIBRARIES = 0.59e9  # bytes of an engine that has loaded nothing yet
+HEAP = 0.1  # of what a step adds, that a processor's allocator keeps besides
 KERNELS = 0.1e9  # bytes of a card that matrix products work in; the driver's context is no part of what a run counts
 CHUNK = 256  # labelled positions whose probabilities are held at once
 LANE = 512  # tokens, under which a processor's core gets no batch of its own
