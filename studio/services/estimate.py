@@ -32,6 +32,7 @@ TRAINED = 0.4  # share of an example's tokens that is usually trained
 ROUGH_MARGIN = 0.25  # of the peak
 # The true time lies between the estimate divided and multiplied by it.
 SAME, ALIKE, ROUGH = 1.2, 1.6, 3.0  # this model and method were trained here; another was; nothing was
+FEW, ENOUGH = 2.0, 3  # a run may have shared the machine with other work; so many would show it
 CORE_BF16, CORE_FP32 = 130e9, 60e9  # operations a second of a processor's core in training
 CARDS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 362e12, "4090": 165e12, "3090": 71e12, "T4": 65e12}
 CARD, USED = 60e12, 0.35  # of a card that is not in the table, bf16 without sparsity; the share training reaches
@@ -244,7 +245,9 @@ def _speed(
     if past:
         distance = [abs(math.log(each.parameters / max(shape.parameters, 1))) for each in past]
         near = [each.speed for each, far in zip(past, distance, strict=True) if far == min(distance)]
-        return statistics.median(near), SAME if min(distance) == 0 else ALIKE
+        middle = statistics.median(near)
+        spread = max(SAME if min(distance) == 0 else ALIKE, max(near) / middle, middle / min(near))
+        return middle, max(spread, FEW) if len(near) < ENOUGH else spread
     if card and facts.gpu:
         peak = next((value for name, value in CARDS.items() if name in facts.gpu.name), CARD)
         speed = USED * peak

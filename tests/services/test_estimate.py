@@ -12,8 +12,11 @@ from studio.domain.document import with_edit
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
 from studio.services import trial
+from studio.services.estimate import _speed
+from studio.services.footprint import shape_of
 from studio.services.machine import Gpu, MachineFacts
 from studio.services.models import RECORD
+from studio.services.past import Past
 from studio.services.prepare import Resolved
 from studio.services.recommend import recommend
 from studio.storage.paths import Home
@@ -189,3 +192,19 @@ def test_a_step_that_cannot_be_traced_leaves_the_rough_figure(
     quote = studio.estimates.thorough(Resolved(config, {}, model, dataset))
     assert quote.memory_basis == "rough"
     assert quote.steps == 12
+
+
+def test_the_interval_of_the_time_is_as_wide_as_what_runs_took_was_apart(studio: Studio, dataset: Dataset) -> None:
+    config, model = settled(studio, dataset, facts(), "starter")
+    shape = shape_of(model)
+
+    def spread(*speeds: float) -> float:
+        past = [
+            Past(key=("starter", "lora", "none"), device="processor", parameters=shape.parameters, memory={}, **more)
+            for more in ({"others": None, "speed": speed} for speed in speeds)
+        ]
+        return _speed(shape, config, past, facts(), False, False)[1]
+
+    assert spread(1e11) == spread(1e11, 1e11) == 2.0, "one or two may have shared the machine"
+    assert spread(1e11, 1e11, 1.01e11) == 1.2
+    assert spread(1e10, 1e11, 1e11) == 10.0
