@@ -54,6 +54,13 @@ def opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     library = str((config.get("auto_mapping") or {}).get("parent_library", "transformers"))
     if library.split(".")[0] != "transformers" or config.get("megatron_config") or config.get("tokenizer_kwargs"):
         raise ModelError(f"{folder.name} wants to import modules when loaded.", "Ask its author for a plain adapter.")
+    for name in ("target_modules", "exclude_modules"):
+        try:
+            re.compile(config[name] if isinstance(config.get(name), str) else "")
+        except re.error as error:
+            raise ModelError(
+                f"{name} of {folder.name} is no valid pattern: {error}.", "Ask its author for the list of its layers."
+            ) from error
     _weights(folder, "adapter_model.safetensors", folder.name)
     from studio.engine import tensor_file  # with torch, which a look at a tokenizer does without
 

@@ -83,3 +83,14 @@ def test_every_kind_of_the_table_may_be_loaded_but_not_with_settings_for_a_token
     (tmp_path / "adapter_config.json").write_text(json.dumps(asks))
     with pytest.raises(ModelError, match="wants to import modules"):
         gate.adapter(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["target_modules", "exclude_modules"])
+def test_a_pattern_of_layers_that_is_none_is_refused(tmp_path, name):
+    save_file({"a": torch.zeros(2)}, tmp_path / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "target_modules": r".*\.q_proj"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    assert gate.adapter(tmp_path) == settings
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings | {name: "*q_proj("}))
+    with pytest.raises(ModelError, match=f"{name} of .* is no valid pattern"):
+        gate.adapter(tmp_path)
