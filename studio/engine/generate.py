@@ -33,10 +33,23 @@ def settings(model: Any, tokenizer: Any, room: int) -> GenerationConfig:
 
 
 def lock_template(tokenizer: Any, adapter: Path | None) -> None:
-    """Give the tokenizer the template the adapter was trained with."""
-    if adapter and (adapter / "studio.json").exists():
-        facts = json.loads((adapter / "studio.json").read_text(encoding="utf-8"))
-        tokenizer.chat_template = facts.get("template") or tokenizer.chat_template
+    """Give the tokenizer the template the adapter was trained with, if it is that and ends answers as it did."""
+    if not adapter or not (adapter / "studio.json").exists():
+        return
+    facts = json.loads((adapter / "studio.json").read_text(encoding="utf-8"))
+    template = facts.get("template")
+    if template and facts.get("template_sha256") not in (None, tokens.template_hash(template)):
+        raise ModelError(
+            f"The chat template of {adapter.name} is not the one it was trained with: its studio.json was changed.",
+            "Take the adapter from where it was trained again.",
+        )
+    for number, token in (facts.get("stops") or {}).items():
+        if (here := tokenizer.convert_ids_to_tokens(int(number))) != token:
+            raise ModelError(
+                f"{adapter.name} learned to end its answers with {token} (token {number}), which is {here} here.",
+                "Choose the base it was trained on.",
+            )
+    tokenizer.chat_template = template or tokenizer.chat_template
 
 
 def without_adapter(model: Any) -> contextlib.AbstractContextManager[Any]:
@@ -93,18 +106,22 @@ class Pipeline:
         return time.monotonic() - begin
 
     def _activate(self, adapter: Path | None) -> None:
+        self._lock(adapter)  # first: it may be refused
         if adapter in self.swap.tables:
             self.others.take_off()
             self.swap.use(adapter)
         else:
             self.swap.use(None)
             self.others.use(adapter)
-        self._lock(adapter)
         self.active = adapter
 
     def _lock(self, adapter: Path | None) -> None:
-        self.tokenizer.chat_template = self.template
-        lock_template(self.tokenizer, adapter)
+        before, self.tokenizer.chat_template = self.tokenizer.chat_template, self.template
+        try:
+            lock_template(self.tokenizer, adapter)
+        except ModelError:
+            self.tokenizer.chat_template = before
+            raise
 
     def _held(self, adapter: Path) -> bool:
         """Whether the adapter is plain LoRA, which is held for a switch from then on."""
@@ -161,14 +178,14 @@ class Pipeline:
         self, adapters: list[Path | None], talks: list[list[dict[str, str]]], begin: float, **options: Any
     ) -> Iterator[tuple[int, str | dict[str, Any]]]:
         """Answer in one batch. Afterwards the base is active."""
-        prompts = []
-        for adapter, messages in zip(adapters, talks, strict=True):
-            self._lock(adapter)
-            prompts.append(self._prompt(messages))
-        self.others.take_off()
-        self.swap.use(*adapters)
-        spent = round(time.monotonic() - begin, 4)
         try:
+            prompts = []
+            for adapter, messages in zip(adapters, talks, strict=True):
+                self._lock(adapter)
+                prompts.append(self._prompt(messages))
+            self.others.take_off()
+            self.swap.use(*adapters)
+            spent = round(time.monotonic() - begin, 4)
             for lane, piece in self._stream(prompts, self.context, **options):
                 yield lane, piece if isinstance(piece, str) else piece | {"swap_seconds": spent}
         finally:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from studio.domain.errors import DataError, ModelError
 from studio.engine import quick_tokens
 from studio.engine.quick_tokens import Differs, Quick
-from studio.engine.rendering import render_all
 from studio.engine.rows import Row, Table, Writer
+from studio.engine.templates import RefusedError, render_all, warm
 
 # For base models without a chat template; it travels with the adapter.
 PLAIN_TEMPLATE = (
@@ -34,6 +33,7 @@ Tokens = tuple[np.ndarray, np.ndarray]  # ids [T], and which of them are trained
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder, with a token to pad with."""
+    warm()  # its template will be asked next
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -63,11 +63,11 @@ def render(
 ) -> str:
     """Return the text of a conversation; with `prompt`, up to where the assistant begins to write."""
     try:
-        return str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt))
-    except TemplateError as error:
+        return render_all(tokenizer, [messages], prompt, tools)[0]
+    except RefusedError as error:
         roles = ", ".join(message["role"] for message in messages)
         raise DataError(
-            f"The model's chat template refuses a conversation of {roles}: {error}.",
+            f"The model's chat template refuses a conversation of {roles}: {error.message.rstrip('.')}.",
             "Most templates want user and assistant in turn, with at most one instruction first.",
         ) from error
 
@@ -128,7 +128,7 @@ def _rendered(tokenizer: Any, examples: list[dict[str, Any]]) -> list[tuple[str,
     try:
         texts = render_all(tokenizer, talks)
         befores = render_all(tokenizer, [talk[:-1] for talk in talks], prompt=True)
-    except (TemplateError, IndexError):  # one by one then: the one refused is named
+    except RefusedError:  # one by one then: the one refused is named
         texts = befores = [""] * len(talks)
     known = zip(texts, befores, strict=True)
     end = str(tokenizer.eos_token or "")

@@ -12,7 +12,7 @@ import torch
 
 from studio import __version__
 from studio.domain import events
-from studio.engine import attention, checkpoints, evaluate, fused, lora, memory, models, parallel, tokens
+from studio.engine import attention, checkpoints, evaluate, fused, gate, inspect, lora, memory, models, parallel, tokens
 from studio.engine.batches import Steps, batches
 from studio.engine.closing import closing
 from studio.engine.history import History
@@ -258,6 +258,8 @@ def _fit(model: Any, plan: Plan, wanted: str, per_token: float, device: torch.de
 def _facts(job: Job, plan: Plan, template: str, step: int) -> dict[str, Any]:
     """studio.json: what whoever uses the adapter must know about it."""
     lineage, config = job.lineage, job.config
+    base = Path(lineage["model"]["path"])
+    stops = inspect.stops_of(job.tokenizer, base, gate.settings(base))
     return {
         "format": 1,
         "name": lineage.get("name") or job.directory.name,
@@ -270,6 +272,7 @@ def _facts(job: Job, plan: Plan, template: str, step: int) -> dict[str, Any]:
         "template": template,
         "template_sha256": tokens.template_hash(template),
         "eos_token": job.tokenizer.eos_token,
+        "stops": {str(each): job.tokenizer.convert_ids_to_tokens(each) for each in sorted(stops)},
         "rows": len(plan.rows),
         "eval_rows": len(plan.held),
         "effective_rows": plan.per_step,

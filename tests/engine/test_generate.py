@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from studio.domain.document import from_document
 from studio.domain.errors import ModelError
 from studio.domain.methods import METHODS
-from studio.engine import lora
+from studio.engine import lora, tokens
 from studio.engine.generate import Pipeline
 from tests.engine.conftest import make_model
 
@@ -210,6 +210,32 @@ def test_the_template_of_the_adapter_is_used(tiny, tmp_path):
     assert pipeline.tokenizer.apply_chat_template(ASK, tokenize=False) == "What is the colour of the sky?=>"
     pipeline.select(None)
     assert "SmolLM" in pipeline.tokenizer.apply_chat_template(ASK, tokenize=False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"template": "{{ 1 }}", "template_sha256": tokens.template_hash("{{ 2 }}")}, "is not the one it was trained"),
+        ({"stops": {"2": "<end>"}}, "learned to end its answers with <end> .token 2., which is <.im_end.> here"),
+        ({"stops": {"9999": "<end>"}}, "which is None here"),
+    ],
+)
+def test_an_adapter_of_another_template_or_terminator_is_refused(tiny, tmp_path, facts, said):
+    one, two = (make_adapter(tiny, tmp_path / name, seed) for seed, name in enumerate(("one", "two")))
+    (one / "studio.json").write_text(
+        json.dumps({"template": "{{ messages[0]['content'] }}=>", "stops": {"2": "<|im_end|>"}})
+    )
+    (two / "studio.json").write_text(json.dumps(facts))
+    pipeline = Pipeline(tiny)
+    pipeline.select(one)
+    with pytest.raises(ModelError, match=said):
+        pipeline.select(two)
+    assert pipeline.active == one
+    assert pipeline._prompt(ASK) == pipeline.tokenizer("What is the colour of the sky?=>")["input_ids"]
+    with pytest.raises(ModelError, match=said):
+        list(pipeline.answers([one, two], [ASK, ASK], room=2))
+    assert pipeline.active is None
+    assert "SmolLM" in pipeline.tokenizer.chat_template
 
 
 class Client:

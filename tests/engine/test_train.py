@@ -145,6 +145,7 @@ def test_the_adapter_tells_where_it_comes_from(tiny, make_run):
     facts = json.loads((directory / "adapter" / "studio.json").read_text())
     assert facts["base"]["path"] == str(tiny)
     assert facts["eos_token"] == "<|im_end|>"
+    assert facts["stops"] == {"2": "<|im_end|>"}
     assert "SmolLM" in facts["template"]
     assert facts["metrics"]["verdict"]
     card = (directory / "adapter" / "README.md").read_text()
