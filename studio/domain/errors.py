@@ -53,5 +53,13 @@ class ModelError(StudioError):
     """A model or adapter cannot be had or may not be loaded."""
 
 
+class TooLong(ModelError):
+    """A conversation has more tokens than the model reads."""
+
+
 class EngineError(StudioError):
-    """An engine process ended with this reason."""
+    """An engine process ended with this reason, or told it: `kind` is then the name of its own error."""
+
+    def __init__(self, message: str, hint: str = "", kind: str = "") -> None:
+        super().__init__(message, hint)
+        self.kind = kind

@@ -35,6 +35,7 @@ def _answer(pipeline: Any, request: serving.Message, stopped: Callable[[], bool]
         temperature=float(request.get("temperature", 0.7)),
         top_p=float(request.get("top_p", 0.95)),
         seed=request.get("seed"),
+        stop=request.get("stop") or (),
         stopped=stopped,
     ):
         if isinstance(piece, str):

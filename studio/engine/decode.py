@@ -5,7 +5,7 @@ It covers models that keep their past in one cache, as all causal ones of transf
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import peft
@@ -32,10 +32,12 @@ def decode(
     temperature: float,
     top_p: float,
     seed: int | None,
+    going: list[bool] | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield the next token of each prompt, None for those that have ended, until all have or there are `room`.
 
-    A row draws from random numbers of its own, so it says what it would say alone.
+    A row draws from random numbers of its own, so it says what it would say alone. `going` says which have not ended:
+    whoever reads may end one there too.
     """
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)  # [B, T]
@@ -49,12 +51,12 @@ def decode(
     known = inspect.signature(base.forward).parameters
     options: dict[str, Any] = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in known else {})
     past: dict[str, Any] = {}
-    going = [True] * len(prompts)
+    going = [True] * len(prompts) if going is None else going
     for _ in range(room):
         ids, past = _step(model, ids, mask, options | past, choose)
         found = [token if alive else None for token, alive in zip(ids[:, 0].tolist(), going, strict=True)]
         yield found
-        going = [token is not None and token not in stops for token in found]
+        going[:] = [alive and token not in stops for token, alive in zip(found, going, strict=True)]
         if not any(going):
             return
         model = base
@@ -96,11 +98,15 @@ def _sampler(rows: int, temperature: float, top_p: float, seed: int | None, devi
 
 
 class Lane(TextStreamer):
-    """What one row says: its text, given out when no token to come changes it, its tokens and their times."""
+    """What one row says: its text, given out when no token to come changes it, its tokens and their times.
 
-    def __init__(self, tokenizer: Any) -> None:
+    `cut`: it came to one of the words in `stop`, before which its text ends.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
         super().__init__(tokenizer, skip_special_tokens=True)
         self.over, self.tokens, self.first, self.last = False, 0, 0.0, 0.0
+        self.stop, self.cut = stop, False
         self.ready = ""
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
@@ -111,14 +117,24 @@ class Lane(TextStreamer):
         self.tokens, self.last = self.tokens + 1, time.monotonic()
         self.first = self.first or self.last
         self.put(torch.tensor([token]))
-        ready, self.ready = self.ready, ""
-        return ready
+        begun = (n for word in self.stop for n in range(1, len(word)) if self.ready.endswith(word[:n]))
+        return self._give(max(begun, default=0))
 
     def close(self) -> str:
         """Take no more, return the rest of the text."""
         self.over = True
+        if self.cut:
+            return ""
         self.end()
-        return self.ready
+        return self._give()
+
+    def _give(self, kept: int = 0) -> str:
+        """Return the text up to a stop word; without one all but the last characters, with which one may begin."""
+        places = [place for word in self.stop if (place := self.ready.find(word)) >= 0]
+        self.cut = bool(places)
+        end = min(places) if places else len(self.ready) - kept
+        text, self.ready = self.ready[:end], self.ready[end:]
+        return text
 
     @property
     def speed(self) -> float:

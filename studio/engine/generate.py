@@ -3,14 +3,14 @@
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import peft
 from transformers import GenerationConfig
 
-from studio.domain.errors import ModelError
+from studio.domain.errors import ModelError, TooLong
 from studio.engine import decode, gate, lora, models, swap, tokens
 from studio.engine.peft_switch import PeftSwitch
 
@@ -147,7 +147,8 @@ class Pipeline:
     def answer(self, messages: list[dict[str, str]], **options: Any) -> Iterator[str | dict[str, Any]]:
         """Yield the answer of who is active: its text in pieces, then its figures; options as in `answers`.
 
-        The figures: tokens, speed, time to the first, memory, whether it was stopped.
+        The figures: tokens read and written, speed, time to the first, memory, whether it was stopped, and what
+        ended it: `stop`, the model itself or a stop word; `length`, no more room.
         """
         virtual = lora.virtual_tokens(self.model) if self.active else 0
         for _, piece in self._stream([self._prompt(messages)], self.context - virtual, **options):
@@ -160,7 +161,8 @@ class Pipeline:
 
         Plain LoRA adapters and the base answer in one batch, others one after the other until one is stopped. Greedy
         answers in fp32 are those given alone.
-        Options: `room`, the most tokens; `temperature`; `top_p`; `seed`; `stopped`, which is asked at every token.
+        Options: `room`, the most tokens; `temperature`; `top_p`; `seed`; `stop`, words before which an answer ends;
+        `stopped`, which is asked at every token.
         """
         begin = time.monotonic()
         held = [adapter.resolve() if adapter else None for adapter in adapters]
@@ -204,20 +206,22 @@ class Pipeline:
         temperature: float = 0.7,
         top_p: float = 0.95,
         seed: int | None = None,
+        stop: Sequence[str] = (),
         stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, str | dict[str, Any]]]:
         begin = time.monotonic()
         length = max(len(prompt) for prompt in prompts)
         if length + 1 > context:
-            raise ModelError(
+            raise TooLong(
                 f"The conversation has {length:,} tokens, this model reads at most {context:,}.",
                 "Start a new one.",
             )
         stops = stops_of(self.model, self.tokenizer)
         room = min(room, context - length)
-        lanes = [decode.Lane(self.tokenizer) for _ in prompts]
+        lanes = [decode.Lane(self.tokenizer, stop) for _ in prompts]
+        going = [True] * len(prompts)
 
-        def end(number: int) -> Iterator[tuple[int, str | dict[str, Any]]]:
+        def end(number: int, finish: str) -> Iterator[tuple[int, str | dict[str, Any]]]:
             lane = lanes[number]
             rest = lane.close()
             if rest:
@@ -225,25 +229,35 @@ class Pipeline:
             yield (
                 number,
                 {
+                    "prompt_tokens": len(prompts[number]),
                     "tokens": lane.tokens,
                     "tokens_per_second": lane.speed,
                     "first_token_seconds": round(lane.first - begin, 3),
                     "memory_bytes": models.memory_bytes(self.device),
                     "stopped": stopped(),
+                    "finish": "stop" if lane.cut else finish,
                 },
             )
 
         try:
             for found in decode.decode(
-                self.model, prompts, room=room, stops=stops, temperature=temperature, top_p=top_p, seed=seed
+                self.model,
+                prompts,
+                room=room,
+                stops=stops,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
+                going=going,
             ):
                 for number, token in enumerate(found):
                     if token is not None:
                         piece = lanes[number].take(token)
                         if piece:
                             yield number, piece
-                        if token in stops:
-                            yield from end(number)
+                        if token in stops or lanes[number].cut:
+                            going[number] = False
+                            yield from end(number, "stop")
                 if stopped():
                     break
         except (RuntimeError, ValueError) as error:
@@ -252,4 +266,4 @@ class Pipeline:
             ) from error
         for number, lane in enumerate(lanes):
             if not lane.over:
-                yield from end(number)
+                yield from end(number, "length")

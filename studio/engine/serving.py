@@ -38,7 +38,7 @@ def serve(folder: Path, words: str, load: Callable[[Path], tuple[Answer, Message
     try:
         answer, facts = load(folder)
     except StudioError as error:
-        say(type="error", id=None, message=error.message, hint=error.hint)
+        say(type="error", id=None, **_told(error))
         return
     say(type="ready", seconds=round(time.monotonic() - begin, 2), **facts)
     while True:
@@ -53,7 +53,11 @@ def serve(folder: Path, words: str, load: Callable[[Path], tuple[Answer, Message
             for message in answer(request, partial(_over, number, stopped)):
                 say(id=number, **message)
         except StudioError as error:
-            say(type="error", id=number, message=error.message, hint=error.hint)
+            say(type="error", id=number, **_told(error))
+
+
+def _told(error: StudioError) -> Message:
+    return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def _over(number: int, stopped: list[float]) -> bool:

@@ -25,17 +25,22 @@ class Token(BaseModel):
 
 
 class Done(BaseModel):
-    """An answer is complete, or was stopped. `swap_seconds` is what it took to change the adapter."""
+    """An answer is complete, or was stopped. `swap_seconds` is what it took to change the adapter.
+
+    `finish` is "length" when there was no more room for it, `prompt_tokens` what the model read.
+    """
 
     type: Literal["answer"] = "answer"
     lane: int = 0
     text: str = ""
+    prompt_tokens: int = 0
     tokens: int = 0
     tokens_per_second: float | None = None
     first_token_seconds: float | None = None
     swap_seconds: float | None = None
     memory_bytes: int | None = None
     stopped: bool = False
+    finish: str = "stop"
 
 
 class Chat:
@@ -67,8 +72,12 @@ class Chat:
         temperature: float = 0.7,
         top_p: float = 0.95,
         seed: int | None = None,
+        stop: Sequence[str] = (),
     ) -> Iterator[Phase | Token | Done]:
-        """Stream the answer to `messages`. Without a model, the adapter's own base; closing the iterator stops it."""
+        """Stream the answer to `messages`. Without a model, the adapter's own base; closing the iterator stops it.
+
+        An answer ends before a word in `stop`, which is not part of it.
+        """
         yield from self.answers(
             model,
             [(adapter, messages)],
@@ -76,6 +85,7 @@ class Chat:
             temperature=temperature,
             top_p=top_p,
             seed=seed,
+            stop=stop,
         )
 
     def answers(

@@ -154,7 +154,7 @@ class Server:
                 yield line
             elif line["type"] == "error":
                 self.unload()
-                raise EngineError(line["message"], line.get("hint", ""))
+                raise _told(line)
 
     def _streaming(self, engine: Engine, request: Line) -> Generator[Line]:
         engine.send(**request)
@@ -168,7 +168,7 @@ class Server:
                     continue
                 over = line["type"] in ("done", "error")
                 if line["type"] == "error":
-                    raise EngineError(line["message"], line.get("hint", ""))
+                    raise _told(line)
                 if line["type"] not in ("ready", "wake"):
                     yield line
         except Gone:
@@ -177,3 +177,7 @@ class Server:
         finally:
             if not over:
                 engine.send(do="stop")  # the reader has gone
+
+
+def _told(line: Line) -> EngineError:
+    return EngineError(line["message"], line.get("hint", ""), line.get("kind", ""))

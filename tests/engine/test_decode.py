@@ -59,6 +59,39 @@ def test_each_row_says_what_it_says_alone_and_ends_by_itself(tiny, options):
     assert said(model, PROMPTS, stops=[stop], **options) == ended
 
 
+def test_a_row_that_its_reader_ends_says_no_more(tiny):
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    going, found = [True, True], []
+    for step in decode(model, PROMPTS[:2], room=6, stops=set(), going=going, **GREEDY):
+        found.append(step)
+        going[0] = len(found) < 2
+    assert [row[0] is None for row in found] == [False, False, True, True, True, True]
+    assert [row[1] for row in found] == said(model, PROMPTS[1:2], room=6, **GREEDY)[0]
+
+
+@pytest.mark.parametrize(
+    ("stop", "given"),
+    [
+        ([], "one two\n\nthree four"),
+        (["\n\n"], "one two"),
+        (["three", "two\n\nth"], "one "),
+        (["four"], "one two\n\nthree "),
+        (["four score"], "one two\n\nthree four"),
+        (["o"], ""),
+    ],
+)
+def test_the_text_of_a_lane_ends_before_a_stop_word(stop, given):
+    tokenizer = make_tokenizer()
+    lane, pieces = Lane(tokenizer, stop), []
+    for token in tokenizer("one two\n\nthree four", add_special_tokens=False)["input_ids"]:
+        pieces.append(lane.take(token))
+        assert given.startswith("".join(pieces)), "nothing is given out and taken back"
+        if lane.cut:
+            break
+    assert "".join([*pieces, lane.close()]) == given
+    assert lane.cut == (given != "one two\n\nthree four")
+
+
 def test_the_text_of_a_lane_comes_in_whole_characters(tiny):
     tokenizer = make_tokenizer()
     ids = tokenizer("Größe 😀 ok", add_special_tokens=False)["input_ids"]

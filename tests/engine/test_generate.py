@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from studio.domain.document import from_document
-from studio.domain.errors import ModelError
+from studio.domain.errors import ModelError, TooLong
 from studio.domain.methods import METHODS
 from studio.engine import lora, tokens
 from studio.engine.generate import Pipeline
@@ -197,8 +197,23 @@ def test_stopping_ends_the_answer(tiny):
     assert pieces[-1]["tokens"] < 60
 
 
+def test_a_stop_word_ends_one_answer_of_a_batch_and_what_ended_each_is_said(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("studio.engine.models.pick_dtype", lambda *_: torch.float32)
+    pipeline = Pipeline(tiny)
+    adapters = [None, make_adapter(tiny, tmp_path / "one", 1)]
+    options = {"room": 40, "temperature": 0}
+    texts, ends = collected(pipeline.answers(adapters, [ASK] * 2, **options), 2)
+    assert {end["finish"] for end in ends} == {"length"}
+    assert [end["prompt_tokens"] for end in ends] == [len(pipeline._prompt(ASK))] * 2
+    word = next(texts[0][n : n + 2] for n in range(5, len(texts[0])) if texts[0][n : n + 2] not in texts[1])
+    cut, cut_ends = collected(pipeline.answers(adapters, [ASK] * 2, stop=[word], **options), 2)
+    assert cut == [texts[0][: texts[0].index(word)], texts[1]]
+    assert [end["finish"] for end in cut_ends] == ["stop", "length"]
+    assert cut_ends[0]["tokens"] < 40 == cut_ends[1]["tokens"]
+
+
 def test_a_conversation_longer_than_the_context_is_refused(tiny):
-    with pytest.raises(ModelError, match="reads at most 256"):
+    with pytest.raises(TooLong, match="reads at most 256"):
         list(Pipeline(tiny).answer([{"role": "user", "content": "sky " * 400}]))
 
 
@@ -278,7 +293,8 @@ def test_the_chat_job_answers_stops_reports_errors_and_leaves(tiny, tmp_path):
         assert "".join(said) == answers[lane]["text"]
         assert answers[lane]["swap_seconds"] > 0
     client.say(do="answer", id=2, lanes=[{"adapter": str(tmp_path / "none"), "messages": ASK}])
-    assert "none is not an adapter folder" in client.until("error")[-1]["message"]
+    wrong = client.until("error")[-1]
+    assert (wrong["kind"], "none is not an adapter folder" in wrong["message"]) == ("ModelError", True)
     client.say(do="answer", id=3, lanes=both[1:], max_new_tokens=200, temperature=1.0, seed=3)
     client.until("token")
     client.say(do="stop")
