@@ -15,6 +15,7 @@ from studio.services.machine import Machine
 from studio.services.models import Models
 from studio.services.notify import Notify
 from studio.services.power import Power
+from studio.services.programs import Programs
 from studio.services.queue import Queue
 from studio.services.recommend import recommend
 from studio.services.runs import Runs
@@ -49,6 +50,7 @@ class Studio:
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.export = Export(self.home, self.models, self.adapters)
         self.chat = Chat(self.home, self.models, self.adapters)
+        self.programs = Programs(self.home, self.chat, self.runs, self.machine)
         self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)
 

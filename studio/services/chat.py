@@ -1,12 +1,12 @@
 """Talking with a model: one engine process holds the base, answers stream from it one after the other."""
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from studio.domain.errors import ModelError
+from studio.domain.errors import ModelError, StudioError
 from studio.domain.events import Phase
 from studio.domain.records import Adapter, Model
 from studio.services import jobs
@@ -61,6 +61,24 @@ class Chat:
     def memory_bytes(self) -> int | None:
         engine = self.server.engine
         return engine.memory_bytes if engine and self.loaded else None
+
+    def bases(self) -> list[Model]:
+        """Return the models on this machine, and those that adapters were made on."""
+        models = self.models.list()
+        known = {model.path for model in models}
+        for adapter in self.adapters.list():
+            if not any(belongs(adapter, model) for model in models):
+                with suppress(StudioError):  # the folder is there, but no model any more
+                    found = self.models.find(adapter.base_path)
+                    if found and found.path not in known:
+                        models.append(found)
+                        known.add(found.path)
+        return models
+
+    def adapters_of(self, model: Model) -> list[Adapter]:
+        """Return a model's adapters, the newest first."""
+        mine = [adapter for adapter in self.adapters.list() if belongs(adapter, model)]
+        return sorted(mine, key=lambda adapter: adapter.created, reverse=True)
 
     def answer(
         self,
@@ -140,9 +158,14 @@ class Chat:
             if adapter is None:
                 raise ModelError("Neither a model nor an adapter is named.", "Name one, for example `starter`.")
             return base_of(adapter, self.models)
-        if adapter and model.path != adapter.base_path and model.id != adapter.base:
+        if adapter and not belongs(adapter, model):
             raise ModelError(
                 f"{adapter.ref} was trained on {adapter.base}, not on {model.id}.",
                 "Choose that model, or another adapter.",
             )
         return model
+
+
+def belongs(adapter: Adapter, model: Model) -> bool:
+    """Whether an adapter was made on this model."""
+    return adapter.base_path == model.path or adapter.base == model.id

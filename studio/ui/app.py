@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from studio.domain import words
 from studio.domain.errors import StudioError
 from studio.domain.records import Run, Status
-from studio.storage.paths import FOLDERS, Home
+from studio.storage.paths import FOLDERS
 from studio.studio import Studio
 from studio.ui import adapters, api, chat, data, guard, home, runs, settings, train
 from studio.ui.common import QUIET, Shell, Tab, edge, go, pace
+from studio.ui.endpoint import Endpoint
 from studio.ui.pieces import bar, choices
 from studio.ui.theme import StudioTheme
 
@@ -32,7 +34,7 @@ TABS: dict[str, Callable[[Studio, Shell], Tab]] = {
     "settings": settings.build,
 }
 LAST = ("settings",)  # set apart at the end
-PRIVATE = ("notify.json", "notices.json", "vault")  # in the home folder, never served
+PRIVATE = ("notify.json", "notices.json", "api.json", "vault")  # in the home folder, never served
 PULSE = 5  # seconds between two looks at active runs
 LOOK = 0.08  # seconds between two looks at the queue: not felt by a user, and under 1 % of a processor
 # The page's title and icon show how far the run is.
@@ -133,9 +135,11 @@ def launch(studio: Studio | None = None, demo: gr.Blocks | None = None, **option
             studio.lock.release()
 
 
-def launch_options(home: Home, hosts: set[str]) -> dict[str, Any]:
+def launch_options(studio: Studio, hosts: set[str]) -> dict[str, Any]:
     """Return what the page is launched with wherever it is served; `hosts` are the names it answers to."""
+    home = studio.home
     private = [home.root / name for name in (*FOLDERS, home.database.name, "serving.json", *PRIVATE) if name != "cache"]
+    for_programs = Middleware(Endpoint, programs=studio.programs)
     return {
         "theme": StudioTheme(),
         "css_paths": [Path(__file__).parent / "style.css"],
@@ -153,7 +157,7 @@ def launch_options(home: Home, hosts: set[str]) -> dict[str, Any]:
         "prevent_thread_lock": True,
         "max_file_size": guard.MAX_UPLOAD,
         "blocked_paths": [str(path) for path in private],
-        "app_kwargs": {"middleware": guard.middleware(hosts), "docs_url": None, "redoc_url": None},
+        "app_kwargs": {"middleware": [*guard.middleware(hosts), for_programs], "docs_url": None, "redoc_url": None},
     }
 
 
@@ -188,7 +192,7 @@ def serve(
     hosts = guard.known_hosts(host)
     served = {"server_name": host, "server_port": port, "share": share, "auth": auth}
     try:
-        demo.launch(**(launch_options(studio.home, hosts) | served | more))
+        demo.launch(**(launch_options(studio, hosts) | served | more))
     except OSError as error:
         if port is None:
             raise

@@ -11,7 +11,7 @@ from studio.domain import words
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
 from studio.domain.records import Adapter, Model
-from studio.services.chat import Token
+from studio.services.chat import Token, belongs
 from studio.studio import Studio
 from studio.ui.common import QUIET, Shell, Tab, go, problem
 from studio.ui.lanes import (
@@ -122,7 +122,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def pick(model: Model, chosen: list[str], history: list[Turn]) -> Update:
         """Offer the model and its adapters, and draw a lane for each that is chosen."""
-        known = [bare(model), *(adapter.ref for adapter in adapters_of(studio, model))]
+        known = [bare(model), *(adapter.ref for adapter in studio.chat.adapters_of(model))]
         kept = [choice for choice in chosen if choice in known][:LANES]
         chosen = kept or known[:1]
         named = [(name_of(choice), choice) for choice in known]
@@ -141,7 +141,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
     def refresh(ref: str, path: str, chosen: list[str], history: list[Turn]) -> Update:
         """Fill the tab; an adapter that was handed over answers alone, in a new conversation."""
-        models = bases(studio)
+        models = studio.chat.bases()
         there: Update = {each: gr.update(visible=bool(models)) for each in (who, bottom, settings)}
         there |= engine_now() | {said: "", item: "", train: gr.update(visible=not models)}
         if not models:
@@ -149,7 +149,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             return there | {said: note("No model is on this machine yet.", hint), base: gr.update(visible=False)}
         model = next((each for each in models if each.path == path), models[0])
         if not ref and not path:  # the first visit: the newest adapter answers
-            ref = next((adapter.ref for adapter in adapters_of(studio, model)), "")
+            ref = next((adapter.ref for adapter in studio.chat.adapters_of(model)), "")
         if ref:
             try:
                 adapter = studio.adapters.get(ref)
@@ -176,7 +176,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             draw(chosen, history) | choosing(False) | {said: "", ask: gr.Textbox("", submit_btn=False, stop_btn="Stop")}
         )
         errors: dict[str, str] = {}  # message: note; the same reason is told once
-        name = next((words.model_name(each.id) for each in bases(studio) if each.path == path), "the model")
+        name = next((words.model_name(each.id) for each in studio.chat.bases() if each.path == path), "the model")
         asking = [(worn(choice), spoken(choice, history, told.strip())) for choice in chosen]
         replies: list[Turn] = [{"text": "", "figures": "", "over": False, "stopped": False} for _ in chosen]
         turn["answers"] = dict(zip(chosen, replies, strict=True))
@@ -261,7 +261,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     ask.stop(lambda: studio.chat.stop(), None, None, queue=False, **QUIET)
     who.input(lambda a, b: {lined: a} | draw(a, b), [who, turns], [lined, *parts], **QUIET)
     base.input(
-        lambda path: pick(next(each for each in bases(studio) if each.path == path), [], []),
+        lambda path: pick(next(each for each in studio.chat.bases() if each.path == path), [], []),
         base,
         [who, turns, at, lined, *parts],
         **QUIET,
@@ -277,31 +277,6 @@ def build(studio: Studio, shell: Shell) -> Tab:
     )
     timer.tick(look, None, [engine, timer], **QUIET)
     return Tab(refresh, shown, [timer], [at, lined, turns])
-
-
-def bases(studio: Studio) -> list[Model]:
-    """Return the models on this machine, and those that adapters were made on."""
-    models = studio.models.list()
-    known = {model.path for model in models}
-    for adapter in studio.adapters.list():
-        if not any(belongs(adapter, model) for model in models):
-            with suppress(StudioError):  # the folder is there, but no model any more
-                found = studio.models.find(adapter.base_path)
-                if found and found.path not in known:
-                    models.append(found)
-                    known.add(found.path)
-    return models
-
-
-def belongs(adapter: Adapter, model: Model) -> bool:
-    """Whether an adapter was made on this model."""
-    return adapter.base_path == model.path or adapter.base == model.id
-
-
-def adapters_of(studio: Studio, model: Model) -> list[Adapter]:
-    """Return a model's adapters, the newest first."""
-    mine = [adapter for adapter in studio.adapters.list() if belongs(adapter, model)]
-    return sorted(mine, key=lambda adapter: adapter.created, reverse=True)
 
 
 def instruction_of(studio: Studio, adapter: Adapter) -> str:

@@ -57,7 +57,7 @@ def test_no_data_is_in_the_page_until_it_is_asked_for(studio: Studio) -> None:
 
 
 def test_what_it_is_launched_with(studio: Studio) -> None:
-    options = launch_options(studio.home, set())
+    options = launch_options(studio, set())
     assert str(studio.home.runs) in options["blocked_paths"]
     assert str(studio.home.database) in options["blocked_paths"]
     assert not {"share", "server_name"} & set(options)
