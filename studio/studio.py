@@ -50,7 +50,7 @@ class Studio:
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
         self.export = Export(self.home, self.models, self.adapters)
         self.chat = Chat(self.home, self.models, self.adapters)
-        self.programs = Programs(self.home, self.chat, self.runs, self.machine)
+        self.programs = Programs(self.home, self.chat, self.runs, self.machine, self.lock)
         self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 from pydantic import BaseModel, ValidationError
 
 from studio.domain.completions import ChatRequest, Refused
@@ -19,6 +20,7 @@ from studio.services import jobs
 from studio.services.chat import Chat, Done, Token
 from studio.services.machine import Machine
 from studio.services.runs import Runs
+from studio.storage.locks import Lock
 from studio.storage.paths import Home, write_atomic
 
 log = logging.getLogger(__name__)
@@ -67,8 +69,8 @@ class Voice:
 class Programs:
     """Lets programs ask the models on this machine, through the chat's own engine."""
 
-    def __init__(self, home: Home, chat: Chat, runs: Runs, machine: Machine) -> None:
-        self.chat, self.runs, self.machine = chat, runs, machine
+    def __init__(self, home: Home, chat: Chat, runs: Runs, machine: Machine, lock: Lock) -> None:
+        self.chat, self.runs, self.machine, self.lock = chat, runs, machine, lock
         self.file = home.root / FILE
 
     @property
@@ -81,6 +83,12 @@ class Programs:
         except (OSError, ValidationError) as error:
             log.warning("%s is not used: %s", self.file, type(error).__name__)
         return Access()
+
+    @property
+    def address(self) -> str:
+        """Where programs ask the studio that is open; "" when none is."""
+        holder = self.lock.holder()
+        return f"{holder.address}/v1" if holder and holder.address and psutil.pid_exists(holder.pid) else ""
 
     def switch(self, on: bool) -> Access:
         """Let programs ask, or not."""

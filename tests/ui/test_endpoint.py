@@ -1,9 +1,14 @@
 """The endpoint for programs: OpenAI's own client and curl against a served studio with a small real model."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -247,6 +252,29 @@ def test_programs_wait_for_each_other_and_too_many_are_sent_away(
         answered = [each.result() for each in asked]
         studio.chat.server.turn.acquire()
     assert sorted(answered) == [200] * 3 + [503] * 3
+
+
+def examples(language: str) -> list[str]:
+    """Return the guide's examples that ask something, for the models of this test."""
+    guide = (Path(__file__).parents[2] / "docs" / "user-guide" / "programs.md").read_text(encoding="utf-8")
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    asking = [block for block in blocks if "openai" in block or "curl" in block]
+    return [each.replace("starter:tickets", "tiny:desk").replace("100", "12") for each in asking]
+
+
+@pytest.mark.parametrize("language", ["python", "bash"])
+def test_the_examples_of_the_guide_work(address: str, key: str, language: str) -> None:
+    (code,) = examples(language)
+    run = {"python": [sys.executable, "-c"], "bash": ["bash", "-euc"]}[language]
+    environment = os.environ | {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": key}
+    said = subprocess.run([*run, code], capture_output=True, text=True, env=environment, timeout=120, check=True).stdout
+    if language == "bash":
+        listed, answer = said.replace("}{", "}\n{").splitlines()
+        assert json.loads(listed)["data"][0]["id"] == "tiny"
+        assert json.loads(answer)["model"] == "tiny:desk@v1"
+        assert json.loads(answer)["choices"][0]["message"]["content"]
+    else:
+        assert len(said.strip()) > 2
 
 
 def test_the_key_is_in_no_file_and_no_log(client: openai.OpenAI, key: str, studio: Studio) -> None:
