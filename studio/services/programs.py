@@ -96,7 +96,7 @@ class Programs:
 
     def new_key(self) -> str:
         """Make a key in place of the one before, and return it; it cannot be had again."""
-        key = PREFIX + secrets.token_urlsafe(32)
+        key = PREFIX + secrets.token_hex(24)
         self._keep(self.access.model_copy(update={"key_sha256": _digest(key), "made": jobs.now()}))
         return key
 

@@ -1,4 +1,7 @@
-"""Settings: of what the user is told, on which ways, and when not. Each change applies at once."""
+"""Settings: what the user is told and when not, what electricity costs, whether programs may ask.
+
+Each change applies at once.
+"""
 
 import json
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from studio.services.notify import has_desktop
 from studio.studio import Studio
 from studio.ui.common import QUIET, Shell, Tab, problem
 from studio.ui.pieces import block, head, note, section
+from studio.ui.programs import Section
 
 WHEN = {
     "quarters": "A run is at 25, 50, 75 and 100 %",
@@ -113,10 +117,11 @@ def build(studio: Studio, shell: Shell) -> Tab:
         money = gr.Textbox(label="Currency", placeholder="EUR", max_length=8, interactive=True, scale=0, min_width=140)
         watts = gr.Number(label="Watts while training", minimum=0, interactive=True, scale=0, min_width=140)
     unpriced = block()
+    programs = Section(studio)
 
     def refresh(_: str = "") -> Update:
         now, power = studio.notify.settings, studio.power.settings
-        return {
+        return programs.now() | {
             cost: power.price,
             money: power.currency,
             watts: power.watts,
@@ -176,9 +181,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
     shown = note("This browser: shown.", word="Test", tone="good")
     test.click(None, None, result_here, js=TRY.replace("'SHOWN'", json.dumps(shown)), **QUIET)
     test.click(send, here, [result, failures], **QUIET)
-    return Tab(
-        refresh, [title, when, desktop, hook, start, end, said, result, result_here, failures, *electricity, unpriced]
-    )
+    told = [title, when, desktop, hook, start, end, said, result, result_here, failures]
+    return Tab(refresh, [*told, *electricity, unpriced, *programs.outputs])
 
 
 def as_json(notices: Sequence[Notice]) -> str:
