@@ -154,12 +154,31 @@ def evaluate(
     map: Map = None,
     format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
     answers: Annotated[int | None, typer.Option(help="How many answers to write and compare.", min=0)] = None,
+    general: Annotated[bool, typer.Option(help="Measure on general texts too, whether it forgot.")] = True,
+    judge: Annotated[
+        str | None, typer.Option(help="Also ask a model which answers are better: an OpenAI-compatible address.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
     json: Json = False,
 ) -> None:
     """Measure an adapter against its base on a data file."""
+    from studio.services.judge import Judge
+
+    if (judge is None) != (judge_model is None):
+        raise typer.BadParameter("a judge has an address and a name.", param_hint="--judge, --judge-model")
+    asked = Judge(judge, judge_model) if judge and judge_model else None
+    if asked:
+        note(f"The questions and both answers are sent to {asked.url}.")
     with progress() as report:
         found = open_studio().evaluate.run(
-            adapter, dataset, map=mapping(map) or None, format=format, answers=answers, report=report
+            adapter,
+            dataset,
+            map=mapping(map) or None,
+            format=format,
+            answers=answers,
+            general=general,
+            judge=asked,
+            report=report,
         )
     if json:
         emit(found)

@@ -15,7 +15,7 @@ import typer
 
 from studio.domain.errors import EngineError, StudioError
 from studio.domain.events import Phase, Report
-from studio.domain.metrics import METRICS
+from studio.domain.metrics import lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,17 +193,15 @@ def mapping(pairs: list[str] | None) -> dict[str, str]:
 
 def comparison(report: dict[str, Any]) -> None:
     """Print base against adapter, a metric a row, and the verdict."""
-    rows = []
-    for key, metric in METRICS.items():
-        base, adapter = report["base"].get(key), report["adapter"].get(key)
-        if base is None or adapter is None:
-            continue
-        found = (report.get("difference") or {}).get(key)
-        change = ", ".join(metric.change(found)) if found else ""
-        rows.append((metric.name, metric.value(base), metric.value(adapter), change))
+    rows = [
+        (line.metric.name, line.metric.value(line.base), line.metric.value(line.adapter), line.difference)
+        for line in lines(report)
+    ]
     head = (f"On {report['rows']:,} held-out rows", "Base model", "Adapter", "Difference, 95 % interval")
     table(head, rows, right=(1, 2))
     say(report["verdict"])
+    if judged := report.get("judge"):
+        say(judged["verdict"])
 
 
 def read_yaml(path: Path) -> Any:

@@ -216,6 +216,13 @@ class EvaluateConfig(Group):
             le=10_000,
         ),
     ] = 24
+    general: Annotated[
+        bool,
+        Field(
+            title="General texts at the end",
+            description="Whether the adapter forgot what the base knew, by a small set of general texts.",
+        ),
+    ] = True
     samples: Annotated[
         int,
         Field(

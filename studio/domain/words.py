@@ -57,9 +57,9 @@ def interval(low: float, high: float) -> str:
     return b if b.split(" ")[0] == a or a == b else f"{a}–{b}"
 
 
-def percent(share: float) -> str:
-    """Return a share from 0 to 1 as a whole percentage."""
-    return f"{share * 100:.0f}{THIN}%"
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share from 0 to 1 in percent."""
+    return f"{share * 100:.{digits}f}{THIN}%"
 
 
 def rate(value: float) -> str:

@@ -1,8 +1,5 @@
-"""Base against adapter on held-out rows: loss, perplexity, exact match, token F1; and is the difference real?"""
+"""Base against adapter: the loss of held-out rows and of general texts, and the answers they write themselves."""
 
-import math
-import re
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,12 +10,17 @@ import peft
 import torch
 
 from studio.engine import attention, gate, generate, lora, loss, memory, models, parallel, tokens
+from studio.engine.general import General
+from studio.engine.general import report as general_report
 from studio.engine.lanes import LEAST, Lanes, lanes_for
 from studio.engine.report import Reporter, write_json
 from studio.engine.rows import Row
+from studio.engine.scores import scores
 from studio.engine.tensors import packed_batch, padded_batch
+from studio.engine.verdict import repeats, report
 
-RESAMPLES = 2000
+SAMPLES = 20  # answers kept to be read
+SWAPPED_ROWS = 48  # answers that are also measured after another row's question
 LOSS_ROWS = 200  # rows whose loss is compared at the end of a run; `evaluate` takes all
 BATCH_TOKENS = 1024
 BATCH_ANSWERS = 8
@@ -42,6 +44,8 @@ def run(directory: Path, reporter: Reporter) -> None:
         limit=None,
         loss_rows=None,
         phase=reporter.phase,
+        general=request.get("general", True),
+        samples=request.get("samples", SAMPLES),
     )
     write_json(directory / "result.json", result)
 
@@ -61,11 +65,13 @@ def compare(
     phase: Callable[..., None],
     loss_rows: int | None = LOSS_ROWS,
     shared: bool = False,
+    general: bool = True,
+    samples: int = SAMPLES,
 ) -> dict[str, Any]:
     """Load the base afresh and the adapter as saved, and compare them on the same rows (a seeded choice of them).
 
     With `shared`, each process of the run holds its part of the base, and all do the same here.
-    Returns rows, base, adapter, difference (adapter − base: mean, 95 % interval, p), verdict and samples.
+    Returns rows, base, adapter, difference (adapter − base: mean, 95 % interval, p), link, general, verdict, samples.
     """
     folder = Path(model_record["path"])
     tokenizer = tokens.load_tokenizer(folder)
@@ -74,9 +80,11 @@ def compare(
     examples = [example for batch in tokens.read(data) for example in batch]
     examples = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
     rows = tokens.encode(tokenizer, examples)
-    limit = limit or int(gate.base(folder).get("max_position_embeddings") or 1_000_000)
+    context = int(gate.base(folder).get("max_position_embeddings") or 1_000_000)
+    limit = limit or context
     usable = [(e, r) for e, r in zip(examples, rows, strict=True) if len(r) <= limit and r.trained[1:].any()]
     measured = [row for _, row in usable][:loss_rows]
+    answered = single_answers([example for example, _ in usable][:loss_rows])
     asked = [example for example, _ in usable if "messages" in example and example["messages"][-1]["content"]][:answers]
 
     phase("Loading the model to compare")
@@ -92,37 +100,77 @@ def compare(
     longest = max((len(ids) for ids in tokenizer(expected)["input_ids"]), default=0) if expected else 0
     room = min(512, longest + longest // 4 + 8) if max_new_tokens == "auto" else int(max_new_tokens)
 
+    swaps = swapped_rows(tokenizer, [example for example, _ in usable], limit) if adapter else []
+    known = General.of(tokenizer, context) if general else None
     sides: dict[str, Any] = {}
+    knows: dict[str, Any] = {}
     for side in ("base", "adapter") if adapter else ("base",):
         words = "the base model" if side == "base" else "the adapter"
+        told = partial(phase, f"Measuring {words}", unit="rows")
         with generate.without_adapter(model) if side == "base" else torch.no_grad():
-            sums, counts = row_losses(model, measured, device, partial(phase, f"Measuring {words}", unit="rows"))
-            asking = partial(phase, f"Asking {words}", unit="questions")
-            said = answer_all(model, tokenizer, prompts, room, device, asking)
+            losses = row_losses(model, measured, device, told)
+            swapped = swapped_losses(model, swaps, device) if side == "adapter" or repeats(answered) else None
+            if known:
+                told = partial(phase, f"Measuring {words} on general texts", unit="texts")
+                knows[side] = known.side(row_losses(model, known.rows, device, told))
+            told = partial(phase, f"Asking {words}", unit="questions")
+            said = answer_all(model, tokenizer, prompts, room, device, told)
         sides[side] = {
-            "sums": sums,
-            "counts": counts,
+            "sums": np.array([each.sum() for each in losses]),
+            "counts": np.array([len(each) for each in losses], float),
             "said": said,
-            "exact_match": np.array([float(tidy(a) == tidy(b)) for a, b in zip(said, expected, strict=True)]),
-            "token_f1": np.array([token_f1(a, b) for a, b in zip(said, expected, strict=True)]),
+            "scores": scores(said, expected),
+            "expected": answered,
+            "swapped": swapped,
         }
-    result = report(sides, seed)
+    result = report(sides, seed, general_report(knows, seed))
     result["samples"] = [
         {
             "prompt": example["messages"][-2]["content"] if len(example["messages"]) > 1 else "",
             "expected": expected[i],
             **{side: values["said"][i] for side, values in sides.items()},
         }
-        for i, example in enumerate(asked[:20])
+        for i, example in enumerate(asked[:samples])
     ]
     return result
 
 
-def row_losses(
-    model: Any, rows: list[Row], device: torch.device, told: Callable[[int, int], None]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the summed loss and the number of its trained tokens."""
-    sums, counts = np.zeros(len(rows)), np.array([np.count_nonzero(row.trained[1:]) for row in rows], float)
+def single_answers(examples: list[dict[str, Any]]) -> list[str]:
+    """Return the answer of each example; nothing where one is text or has more than one answer."""
+    answers = [[m["content"] for m in e.get("messages", []) if m["role"] == "assistant"] for e in examples]
+    return [each[0] for each in answers] if all(len(each) == 1 for each in answers) else []
+
+
+def swapped_rows(tokenizer: Any, examples: list[dict[str, Any]], limit: int) -> list[tuple[Row, Row]]:
+    """Return some conversations' last answers after their own question, and after that of another with another answer.
+
+    Only the last answer is measured, in both.
+    """
+    talks = [e["messages"] for e in examples if e.get("messages", [{}])[-1].get("content") and "tools" not in e]
+    pairs = []
+    for i, talk in enumerate(talks[:SWAPPED_ROWS]):
+        around = talks[i + 1 :] + talks[:i]
+        other = next((t for t in around if t[-1]["content"] != talk[-1]["content"] and t[:-1] != talk[:-1]), None)
+        if other:
+            asked = ([message | {"weight": 0} for message in each[:-1]] for each in (talk, other))
+            mine, theirs = tokens.encode(tokenizer, [{"messages": [*each, talk[-1]]} for each in asked])
+            if max(len(mine), len(theirs)) <= limit and mine.trained[1:].any():
+                pairs.append((mine, theirs))
+    return pairs
+
+
+def swapped_losses(
+    model: Any, pairs: list[tuple[Row, Row]], device: torch.device
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the loss of answers after their own question and after another's, and their tokens."""
+    losses = row_losses(model, [row for pair in pairs for row in pair], device, lambda done, total: None)
+    sums = np.array([each.sum() for each in losses])
+    return sums[::2], sums[1::2], np.array([len(each) for each in losses[::2]], float)
+
+
+def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable[[int, int], None]) -> list[np.ndarray]:
+    """Return for each row the loss of each of its trained tokens."""
+    found = [np.zeros(0)] * len(rows)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     side_by_side = attention.packable(inner.config) and not lora.virtual_tokens(model)
     usual = inner.config._attn_implementation
@@ -142,11 +190,12 @@ def row_losses(
 
     done = 0
     for group, losses in zip(groups, _lanes(model, device).map(measured, groups), strict=True):
-        sums[group] = [part.sum().item() for part in losses.split([int(counts[i]) for i in group])]
+        for i, part in zip(group, losses.split([np.count_nonzero(rows[i].trained[1:]) for i in group]), strict=True):
+            found[i] = part.double().cpu().numpy()
         told(done := done + len(group), len(rows))
     if side_by_side:
         inner.set_attn_implementation(usual)
-    return sums, counts
+    return found
 
 
 def answer_all(
@@ -193,76 +242,3 @@ def answer_all(
 def _lanes(model: Any, device: torch.device) -> Lanes:
     """A lane a core, as nothing is kept for a gradient; learned tokens go through peft's own forward, one at a time."""
     return Lanes(1 if lora.virtual_tokens(model) else lanes_for(model.eval(), device, LEAST * torch.get_num_threads()))
-
-
-def report(sides: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Turn per-row figures of both sides into means, differences with intervals, and a verdict."""
-    summary = {side: _summary(values) for side, values in sides.items()}
-    counts = sides["base"]["counts"]
-    result: dict[str, Any] = {"rows": len(counts), "answers": len(sides["base"]["said"]), **summary, "difference": {}}
-    if "adapter" in sides and len(counts):
-        rng = np.random.default_rng(seed)
-        pick = rng.integers(0, len(counts), (RESAMPLES, len(counts)))
-        total = counts[pick].sum(1)
-        base, adapter = (sides[side]["sums"][pick].sum(1) / total for side in ("base", "adapter"))
-        pairs = {"loss": adapter - base, "perplexity": np.exp(np.minimum(adapter, 50)) - np.exp(np.minimum(base, 50))}
-        for metric in ("exact_match", "token_f1"):
-            change = sides["adapter"][metric] - sides["base"][metric]
-            if len(change):
-                pairs[metric] = change[rng.integers(0, len(change), (RESAMPLES, len(change)))].mean(1)
-        for metric, drawn in pairs.items():
-            mean = summary["adapter"][metric] - summary["base"][metric]
-            low, high = np.percentile(drawn, [2.5, 97.5])
-            # two-sided bootstrap p: twice the share of resamples on the other side of zero, never below 1/RESAMPLES
-            p = min(1.0, max(2 * min((drawn <= 0).mean(), (drawn >= 0).mean()), 1 / RESAMPLES))
-            result["difference"][metric] = {"mean": mean, "low": float(low), "high": float(high), "p": float(p)}
-    result["verdict"] = verdict(result)
-    return result
-
-
-def _summary(values: dict[str, Any]) -> dict[str, Any]:
-    loss = float(values["sums"].sum() / max(1, values["counts"].sum()))
-    answered = len(values["said"]) > 0
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 50)),
-        "exact_match": float(values["exact_match"].mean()) if answered else None,
-        "token_f1": float(values["token_f1"].mean()) if answered else None,
-    }
-
-
-def verdict(result: dict[str, Any]) -> str:
-    """One plain sentence. Better and Worse need the whole 95 % interval on one side of zero."""
-    difference, n = result["difference"], result["answers"]
-    if not difference:
-        return "Not measured: there is no adapter or there are no held-out rows to compare on."
-    losses = f"held-out loss {result['adapter']['loss']:.3f} against {result['base']['loss']:.3f}"
-    lower, raised = difference["loss"]["high"] < 0, difference["loss"]["low"] > 0
-    if "token_f1" not in difference:
-        return f"{'Better' if lower else 'Worse' if raised else 'Not better'}: {losses}."
-    right = [round(result[side]["exact_match"] * n) for side in ("adapter", "base")]
-    f1 = [100 * result[side]["token_f1"] for side in ("adapter", "base")]
-    overlap = f"word overlap {f1[0]:.0f} against {f1[1]:.0f} %"
-    words = f"{right[0]} against {right[1]} of {n} answers exactly right, {overlap}, {losses}."
-    closer, farther = difference["token_f1"]["low"] > 0, difference["token_f1"]["high"] < 0
-    if closer and not raised:
-        return f"Better: {words}"
-    if farther and not lower:
-        return f"Worse: {words}"
-    if (closer and raised) or (farther and lower):
-        return f"Mixed: {words}"
-    return f"{'Better' if lower else 'Worse' if raised else 'Not better'}: {words}"
-
-
-def tidy(text: str) -> str:
-    """White space folded; nothing else is forgiven in an exact match."""
-    return " ".join(text.split())
-
-
-def token_f1(said: str, expected: str) -> float:
-    """Overlap of words, as SQuAD measures it: the harmonic mean of precision and recall."""
-    a, b = (re.findall(r"\w+", text.lower()) for text in (said, expected))
-    if not a or not b:
-        return float(a == b)
-    common = sum((Counter(a) & Counter(b)).values())
-    return 2 * common / (len(a) + len(b))

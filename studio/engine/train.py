@@ -299,11 +299,12 @@ def _compare(job: Job, plan: Plan, done: Done) -> dict[str, Any]:
         limit=plan.limit,
         phase=job.reporter.phase,
         shared=job.shared,
+        general=job.config.evaluate.general,
     )
     if not parallel.leads():
         return report
     facts = json.loads((adapter / "studio.json").read_text(encoding="utf-8"))
-    facts["metrics"] = {key: report[key] for key in ("rows", "answers", "base", "adapter", "difference", "verdict")}
+    facts["metrics"] = {key: value for key, value in report.items() if key != "samples"}
     write_json(adapter / "studio.json", facts)
     job.reporter.emit(events.Evaluated(step=done.state.step, loss=report["adapter"]["loss"], final=report))
     return report

@@ -22,7 +22,7 @@ from studio.services.models import Models
 from studio.services.past import Past, correction, past_of
 from studio.services.power import Power
 from studio.services.prepare import Resolved
-from studio.services.refine import refined
+from studio.services.refine import GENERAL, refined
 from studio.services.runs import Runs
 from studio.storage.paths import Home
 
@@ -262,6 +262,7 @@ def _others(config: TrainingConfig, dataset: Dataset, tokens: Tokens, second: fl
     checks = 6 if config.evaluate.every == "auto" else 1 + steps / config.evaluate.every
     looked = checks * tokens.mean * min(held, 100, max(CHECKED * trained / checks / tokens.mean, 16))
     compared = 2 * min(200, held) * tokens.mean
+    compared += 2 * GENERAL if config.evaluate.general and held else 0
     asked = min(config.evaluate.answers, held) if dataset.kind == "chat" else 0
     answers = 2 * math.ceil(asked / 8) * min(512, tokens.trained * tokens.mean * 1.25 + 8) * ANSWERED
     return second * (FORWARD * (looked + compared) + answers)

@@ -16,6 +16,7 @@ from studio.services import check, jobs
 from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
 from studio.services.formats import Problem
+from studio.services.judge import Judge
 from studio.services.models import Models
 from studio.storage.paths import Home
 
@@ -37,9 +38,14 @@ class Evaluate:
         map: dict[str, str] | None = None,
         format: str = "auto",
         answers: int | None = None,
+        general: bool = True,
+        judge: Judge | None = None,
         report: Report = ignore,
     ) -> dict[str, Any]:
-        """Return the comparison; nothing of it is kept. `answers` questions are put to both, 24 if not said."""
+        """Return the comparison; nothing of it is kept. `answers` questions are put to both, 24 if not said.
+
+        With `judge` the questions and both answers are sent there; its choice is told beside the verdict.
+        """
         adapter = self.adapters.get(adapter_ref)
         model = adapter_files.base_of(adapter, self.models)
         for left in self.home.cache.glob("evaluate-*"):  # of a process that was killed
@@ -47,18 +53,23 @@ class Evaluate:
                 shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="evaluate-", dir=self.home.cache) as folder:
             directory = Path(folder)
+            answers = EvaluateConfig().answers if answers is None else answers
             request = {
                 "model": model.model_dump(),
                 "adapter": adapter.path,
                 "data": str(self._examples(data_path, format, map, directory / "data.jsonl", report)),
                 "quantization": adapter_files.facts(Path(adapter.path)).get("quantization", "none"),
-                "answers": EvaluateConfig().answers if answers is None else answers,
+                "answers": answers,
+                "general": general,
                 "max_new_tokens": "auto",
                 "seed": 42,
-            }
+            } | ({"samples": answers} if judge else {})
             (directory / "request.json").write_text(json.dumps(request), encoding="utf-8")
             jobs.run("evaluate", directory, self.home.logs / "evaluate.log", report, self.command)
-            return json.loads((directory / "result.json").read_text(encoding="utf-8"))
+            result = dict(json.loads((directory / "result.json").read_text(encoding="utf-8")))
+        if judge:
+            result["judge"] = judge.compare(result["samples"], report=report)
+        return result
 
     def _examples(
         self, data: str | Path, format: str, map: dict[str, str] | None, target: Path, report: Report

@@ -46,6 +46,7 @@ DEFAULTS = {
     "train.seed": "Any number does; the same one repeats the run.",
     "evaluate.early_stopping": "Three worse checks in a row are more than chance.",
     "evaluate.answers": "Enough answers for a verdict, few enough to wait for.",
+    "evaluate.general": "What was forgotten shows only on texts of other kinds; it takes seconds with small models.",
     "evaluate.samples": "Two answers at each check show how the model changes, for little time.",
     "evaluate.prompts": "Held-out questions are asked; add what you care about.",
     "evaluate.max_new_tokens": "The engine allows a little more than the longest expected answer.",

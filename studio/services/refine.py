@@ -13,6 +13,7 @@ from studio.services.trial import Measured, Trial
 CALCULATED_MARGIN, MEASURED_MARGIN = 0.1, 0.05  # of the peak
 SPREAD = 1.1  # the true time lies between the measured divided and multiplied by it
 COMPARED, ANSWERED = 200, 8  # held-out rows whose loss is compared at the end; questions answered at once
+GENERAL = 3_400  # tokens of the general set
 FORWARD = 1 / 3  # of the time to train on a token that looking at it takes
 START = 6.0  # seconds until an engine is up
 
@@ -69,7 +70,8 @@ def _time(config: TrainingConfig, found: Trial, measured: Measured, work: float)
     every = config.evaluate.every
     checks = 6 if every == "auto" else 1 + math.ceil(found.steps / every)
     rows = min(COMPARED, found.held)
-    compared = 2 * FORWARD * train / found.tokens * found.held_tokens * rows / max(1, found.held)
+    looked = found.held_tokens * rows / max(1, found.held) + (GENERAL if config.evaluate.general else 0)
+    compared = 2 * FORWARD * train / found.tokens * looked
     room = min(512, found.answer * 1.25 + 8)
     asked = 2 * math.ceil(min(config.evaluate.answers, found.held) / ANSWERED) * room * measured.a_word
     seconds = train + load + (checks * measured.check + compared + asked if found.held else 0)

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from studio.domain.metrics import METRICS
+from studio.domain.metrics import lines
 from studio.domain.words import count
 from studio.ui.pieces import html
 
 # The first words of a verdict, the longer ones before those they begin with; their tone.
 VERDICTS = {"Not better": "warn", "Not measured": "", "Better": "good", "Mixed": "warn", "Worse": "bad"}
+
+TABLE_ONLY = {"perplexity", "chrf", "accuracy"}  # each close to another measure, which has a plot
 
 
 def verdict(sentence: str) -> str:
@@ -24,19 +26,18 @@ def verdict(sentence: str) -> str:
 
 def table(report: Mapping[str, Any]) -> str:
     """Return base against adapter, a metric a row, with the difference and its 95 % interval."""
-    lines: list[dict[str, str]] = []
-    for key in _measured(report):
-        metric, found = METRICS[key], report["difference"][key]
-        lines.append(
-            {
-                "name": metric.name,
-                "good": metric.good,
-                "base": metric.value(report["base"][key]),
-                "adapter": metric.value(report["adapter"][key]),
-                "difference": ", ".join(metric.change(found)),
-                "tone": metric.tone(found),
-            }
-        )
+    shown = [
+        {
+            "name": line.metric.name,
+            "good": line.metric.good,
+            "base": line.metric.value(line.base),
+            "adapter": line.metric.value(line.adapter),
+            "difference": line.difference,
+            "tone": line.metric.tone(line.found),
+        }
+        for line in lines(report)
+        if line.found
+    ]
     return html(
         """{% if lines %}<div class="answers"><table><thead><tr><th>On {{ rows }} held-out rows</th><th>Base model</th>
 <th>Adapter</th><th>Difference, 95 % interval</th></tr></thead><tbody>{% for it in lines %}<tr>
@@ -44,7 +45,7 @@ def table(report: Mapping[str, Any]) -> str:
 <td class="num muted" data-th="Base model">{{ it.base }}</td><td class="num" data-th="Adapter">{{ it.adapter }}</td>
 <td class="num {{ it.tone }}" data-th="Difference, 95 % interval">{{ it.difference }}</td></tr>
 {% endfor %}</tbody></table></div>{% endif %}""",
-        lines=lines,
+        lines=shown,
         rows=count(report.get("rows", 0)),
     )
 
@@ -63,19 +64,16 @@ def samples(report: Mapping[str, Any], most: int = 5) -> str:
 
 def intervals(report: Mapping[str, Any]) -> str:
     """Return a small plot a metric: a dot for the difference, a bar for its interval, a tick at zero."""
-    shown = [key for key in _measured(report) if key != "perplexity"]  # which is the loss on another scale
+    shown = [(line.metric, line.found) for line in lines(report) if line.found and line.key not in TABLE_ONLY]
     reach = {True: 0.2, False: 0.5}  # the plot's half width, one for all shares and one for the loss
-    for key in shown:
-        found = report["difference"][key]
-        share = METRICS[key].share
-        reach[share] = max(reach[share], 1.15 * max(abs(found["low"]), abs(found["high"])))
-    lines = []
-    for key in shown:
-        metric, found = METRICS[key], report["difference"][key]
+    for metric, found in shown:
+        reach[metric.share] = max(reach[metric.share], 1.15 * max(abs(found["low"]), abs(found["high"])))
+    drawn = []
+    for metric, found in shown:
         said, span = metric.change(found)
         places = {name: round(110 + found[name] / reach[metric.share] * 100, 1) for name in ("low", "mean", "high")}
         colour = f"var(--{metric.tone(found) or 'muted'})"
-        lines.append({"name": metric.name, "good": metric.good, "said": said, "span": span, "colour": colour} | places)
+        drawn.append({"name": metric.name, "good": metric.good, "said": said, "span": span, "colour": colour} | places)
     return html(
         """{% for it in lines %}<div class="iv"><span>{{ it.name }}</span>
 <svg viewBox="0 0 220 18" width="220" height="18" role="img" aria-label="{{ it.said }}, {{ it.span }}; {{ it.good }}">
@@ -84,10 +82,5 @@ def intervals(report: Mapping[str, Any]) -> str:
 <line x1="{{ it.low }}" x2="{{ it.high }}" y1="9" y2="9" stroke="{{ it.colour }}" stroke-width="3"/>
 <circle cx="{{ it.mean }}" cy="9" r="5" fill="{{ it.colour }}"/></svg>
 <b class="num">{{ it.said }}</b><span class="muted num">{{ it.span }} · {{ it.good }}</span></div>{% endfor %}""",
-        lines=lines,
+        lines=drawn,
     )
-
-
-def _measured(report: Mapping[str, Any]) -> list[str]:
-    """The metrics both sides have: text data has no answers to compare."""
-    return [key for key in METRICS if key in report.get("difference", {})]

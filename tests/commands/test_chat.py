@@ -69,10 +69,27 @@ def test_evaluate_prints_the_comparison(
     result = call("evaluate", "support-desk", "--dataset", rows, "--map", "prompt=question", "--json")
     assert json.loads(result.stdout) == played.EVAL
     assert "Asking the adapter" in result.stderr
-    assert asked == [("support-desk", str(rows), {"map": {"prompt": "question"}, "format": "auto", "answers": None})]
+    options = {"map": {"prompt": "question"}, "format": "auto", "answers": None, "general": True, "judge": None}
+    assert asked == [("support-desk", str(rows), options)]
     told = call("evaluate", "support-desk", "--dataset", rows).stdout
     assert "On 4 held-out rows" in told
     assert "Better: 3 against 0" in told
+
+
+def test_a_judge_is_named_whole_and_what_it_is_sent_is_said(
+    call: Call, trained: dict[str, Any], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    verdict = {"verdict": "Better by m: of 4 pairs 3 won, 0 lost, 1 tied."}
+    monkeypatch.setattr(
+        Evaluate, "run", lambda self, *_, **options: asked.append(options) or played.EVAL | {"judge": verdict}
+    )
+    given = ("evaluate", "support-desk", "--dataset", rows, "--no-general", "--judge", "http://localhost:1/v1")
+    assert call(*given).exit_code == 2
+    result = call(*given, "--judge-model", "m")
+    assert "are sent to http://localhost:1/v1" in result.stderr
+    assert verdict["verdict"] in result.stdout
+    assert (asked[0]["judge"].model, asked[0]["general"]) == ("m", False)
 
 
 def test_evaluate_names_what_is_missing(call: Call, trained: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.domain.metrics import METRICS
+from studio.domain.metrics import METRICS, lines
 
 
 def found(mean: float, low: float, high: float) -> dict[str, float]:
@@ -31,3 +31,15 @@ def test_shares_are_told_in_points_and_losses_as_they_are() -> None:
     assert METRICS["exact_match"].change(found(0.59, 0.52, 0.66)) == ("+59 points", "+52 to +66")
     assert METRICS["loss"].value(1234.5) == "1,234.500"
     assert METRICS["loss"].change(found(-0.4, -0.5, -0.3)) == ("−0.400", "−0.500 to −0.300")
+
+
+def test_a_comparison_has_what_both_sides_have_then_the_general_set() -> None:
+    report = {
+        "base": {"loss": 2.0, "exact_match": None},
+        "adapter": {"loss": 1.0, "exact_match": None},
+        "difference": {"loss": found(-1.0, -1.2, -0.8) | {"p": 0.3}},
+        "general": {"base": {"score": 0.4}, "adapter": {"score": 0.4}},
+    }
+    loss, general = lines(report)
+    assert loss.difference == "−1.000, −1.200 to −0.800, p = 0.3"
+    assert (general.metric.name, general.difference) == ("General texts", "")

@@ -116,6 +116,7 @@ def write_run(
             "train.learning_rate=1e-2",
             "train.effective_rows=4",
             "evaluate.answers=2",
+            "evaluate.general=false",
             *settings,
         ],
     )

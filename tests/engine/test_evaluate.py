@@ -1,77 +1,15 @@
-"""The comparison's figures and its verdict."""
+"""The comparison with a real model: what is measured, on what, and what it finds."""
 
 import json
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from studio.engine import evaluate
+from studio.domain.events import Finished, parse
+from studio.engine import evaluate, train
 from studio.engine.report import Reporter
-from tests.engine.conftest import EXAMPLES
-
-
-@pytest.mark.parametrize(
-    ("said", "expected", "f1"),
-    [
-        ("the sky is blue", "the sky is blue", 1.0),
-        ("The SKY, is blue!", "the sky is blue", 1.0),
-        ("", "", 1.0),
-        ("", "blue", 0.0),
-        ("blue sky", "sky green", 0.5),
-        ("blue blue", "blue", 2 / 3),
-    ],
-)
-def test_token_f1(said, expected, f1):
-    assert evaluate.token_f1(said, expected) == pytest.approx(f1)
-
-
-@given(st.text(), st.text())
-def test_token_f1_is_a_share_and_symmetric(a, b):
-    assert 0 <= evaluate.token_f1(a, b) <= 1
-    assert evaluate.token_f1(a, b) == pytest.approx(evaluate.token_f1(b, a))
-    assert evaluate.token_f1(a, a) == 1
-
-
-def sides(base_f1, adapter_f1, base_loss=2.0, adapter_loss=1.0, n=40):
-    def side(f1, loss):
-        rng = np.random.default_rng(0)  # the same rows are easy for both
-        values = np.clip(f1 + rng.normal(0, 0.05, n), 0, 1)
-        return {
-            "sums": (loss + rng.normal(0, 0.05, n)) * 10,
-            "counts": np.full(n, 10.0),
-            "said": ["x"] * n,
-            "exact_match": (values > 0.9).astype(float),
-            "token_f1": values,
-        }
-
-    return {"base": side(base_f1, base_loss), "adapter": side(adapter_f1, adapter_loss)}
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        (sides(0.1, 0.95), "Better"),
-        (sides(0.95, 0.1, 1.0, 2.0), "Worse"),
-        (sides(0.1, 0.95, 1.0, 2.0), "Mixed"),
-        (sides(0.5, 0.5, 1.0, 1.0), "Not better"),
-    ],
-)
-def test_the_verdict_follows_the_intervals(given, word):
-    result = evaluate.report(given, 42)
-    assert result["verdict"].startswith(word + ":")
-    for metric, found in result["difference"].items():
-        assert found["low"] <= found["mean"] <= found["high"], metric
-        assert 0 < found["p"] <= 1
-        assert found["mean"] == pytest.approx(result["adapter"][metric] - result["base"][metric])
-
-
-def test_without_rows_nothing_is_claimed():
-    empty = {key: np.array([]) for key in ("sums", "counts", "exact_match", "token_f1")} | {"said": []}
-    result = evaluate.report({"base": empty, "adapter": empty}, 42)
-    assert result["verdict"].startswith("Not measured")
+from tests.engine.conftest import EXAMPLES, make_model, talk
 
 
 def test_the_evaluate_job_measures_the_base_alone(tiny, tmp_path):
@@ -86,3 +24,39 @@ def test_the_evaluate_job_measures_the_base_alone(tiny, tmp_path):
     assert result["base"]["loss"] == pytest.approx(math.log(400), abs=1)
     assert len(result["samples"]) == 3
     assert result["verdict"].startswith("Not measured")
+
+
+def desk(labels):
+    """Questions of a help desk with the label each has; which of four it is stands in the question."""
+    topics = {"sky": "weather", "parcel": "delivery", "colour": "design", "courier": "staff"}
+    asked = [f"Number {i}: {topic}?" for i, topic in enumerate(list(topics) * 60)]
+    right = [topics[question.split()[-1].rstrip("?")] for question in asked]
+    order = np.random.default_rng(0).permutation(len(asked))
+    answers = right if labels == "right" else [right[i] for i in np.random.default_rng(1).permutation(len(right))]
+    return [talk(asked[i], answers[i], int(i) + 1) for i in order]
+
+
+@pytest.mark.spec("U7.3", "U7.4")
+@pytest.mark.parametrize(
+    ("labels", "word", "advice"),
+    [
+        ("right", "Better on yours", ""),
+        ("shuffled", "Not better on yours", "each answer stands beside its own question"),
+    ],
+)
+def test_a_run_on_shuffled_labels_is_called_what_it_is(tmp_path, make_run, labels, word, advice):
+    base = make_model(tmp_path / "bold", initializer_range=0.3)  # whose answers can be moved in few steps
+    settings = ["train.max_steps=80", "train.effective_rows=8", "evaluate.answers=24", "evaluate.every=1000"]
+    directory = make_run(base, *settings, "evaluate.general=true", examples=desk(labels), held=60)
+    train.run(directory, Reporter(directory))
+    events = map(parse, (directory / "events.jsonl").read_bytes().splitlines())
+    (result,) = [event.result for event in events if isinstance(event, Finished)]
+    found = result["eval"]
+    assert found["verdict"].startswith(word)
+    assert found["difference"]["loss"]["high"] < 0  # also with shuffled labels it knows what an answer looks like
+    assert (found["link"]["low"] > 0) == (labels == "right")
+    assert {"exact_match", "token_f1", "loss", "perplexity"} <= set(found["adapter"])
+    assert {"score", "loss", "accuracy"} <= set(found["general"]["difference"])
+    assert "general" in found["verdict"]
+    assert advice in result["closing"]["advice"]
+    assert (result["closing"]["score"] > 0) == (labels == "right")

@@ -26,7 +26,7 @@ event = {"type": "phase", "words": "Comparing"}
 if len(rows) == 1:
     event = {"type": "failed", "message": "One row says nothing.", "hint": "Add some."}
 (folder / "events.jsonl").write_text(json.dumps(event) + "\\n")
-(folder / "result.json").write_text(json.dumps({"request": request, "rows": rows, "verdict": "Better."}))
+(folder / "result.json").write_text(json.dumps({"request": request, "rows": rows, "samples": [], "verdict": "Better."}))
 sys.exit(len(rows) == 1)
 """
 
@@ -79,6 +79,17 @@ def test_a_file_is_compared_on_its_usable_rows(home, evaluate, adapter, tmp_path
     )
     assert heard == ["Reading test.csv", "Comparing"]
     assert list(home.cache.iterdir()) == []
+
+
+def test_a_judge_gets_every_answer_written(evaluate, adapter, tmp_path):
+    class Asked:
+        def compare(self, samples, report):
+            return {"judged": samples}
+
+    file, columns = write(tmp_path, ["a,How?,So.", "b,Why?,Thus."]), {"prompt": "question", "response": "answer"}
+    result = evaluate.run(adapter, file, map=columns, answers=50, general=False, judge=Asked())
+    assert (result["request"]["samples"], result["request"]["general"]) == (50, False)
+    assert result["judge"] == {"judged": []}
 
 
 def test_what_a_killed_process_left_is_cleared_away(home, evaluate, adapter, tmp_path):
