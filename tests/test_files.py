@@ -69,7 +69,7 @@ def test_no_large_file_is_tracked() -> None:
 @pytest.mark.spec("U31.1", "U31.4")
 def test_the_package_holds_no_front_end_and_no_fonts_of_its_own() -> None:
     shipped = [ROOT / path for path in tracked() if path.startswith("studio/")]
-    assert {path.suffix for path in shipped} <= {".py", ".css", ".csv"}
+    assert {path.suffix for path in shipped} <= {".py", ".css", ".csv", ".jsonl", ".md"}
     style = "\n".join(path.read_text(encoding="utf-8") for path in shipped if path.suffix == ".css")
     assert not re.search(r"@import|@font-face|url\(", style)
 
