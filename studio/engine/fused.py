@@ -1,4 +1,4 @@
-"""The parts of a layer that cost most, each as one step of the gradient: LoRA's linear, the norm, the gated product.
+"""The parts of a layer that cost most, each as one step of the gradient: LoRA's and DoRA's linear, norm, gated product.
 
 Computed in the model's precision with LoRA's weights in fp32, they equal what transformers and peft compute, with one
 saved activation instead of several. Wherever a module is not exactly what was tried, its own forward stays.
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft.tuners import lora
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch.nn import functional
 
 TRIED = {"peft": ((0, 21), (0, 22)), "transformers": ((5, 20), (5, 30))}  # first release tried, and first not
@@ -35,15 +36,60 @@ class LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
+        return _through(ctx, *grad_outputs, *ctx.saved_tensors)
+
+
+class DoraLinear(torch.autograd.Function):
+    """magnitude/norm · (x·Wᵀ + scale·(x·Aᵀ)·Bᵀ) + bias, with the norm a constant (DoRA, section 4.3).
+
+    Only the scaled product is kept besides x: its sum against the gradient, by the magnitude, is what that learns from.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        magnitude: torch.Tensor,
+        norm: torch.Tensor,
+    ) -> torch.Tensor:
+        small = x @ a.to(x.dtype).t()
+        out = functional.linear(x, weight).addmm_(small, b.to(x.dtype).t(), alpha=scale)
+        out.mul_(magnitude / norm)  # in fp32: near 1, bf16 knows steps of a hundredth or half of it
+        ctx.save_for_backward(x, small, weight, a, b, magnitude, norm, out)
+        ctx.scale = scale
+        return out if bias is None else out + bias
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
         (gradient,) = grad_outputs
-        x, small, weight, a, b = ctx.saved_tensors
-        down = (gradient @ b.to(gradient.dtype)).mul_(ctx.scale)
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            d_x = (gradient @ weight).addmm_(down, a.to(gradient.dtype))
-        d_a = (down.t() @ x).to(a.dtype)
-        d_b = (gradient.t() @ small).to(b.dtype).mul_(ctx.scale)
-        return d_x, None, None, d_a, d_b, None
+        x, small, weight, a, b, magnitude, norm, out = ctx.saved_tensors
+        d_magnitude = (gradient * out).sum(0, dtype=magnitude.dtype) / magnitude
+        d_x, _, _, d_a, d_b, _ = _through(ctx, gradient.clone().mul_(magnitude / norm), x, small, weight, a, b)
+        return d_x, None, None, d_a, d_b, None, d_magnitude, None
+
+
+def _through(
+    ctx: Any,
+    gradient: torch.Tensor,
+    x: torch.Tensor,
+    small: torch.Tensor,
+    weight: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+) -> tuple[Any, ...]:
+    """The gradients of x·Wᵀ + scale·(x·Aᵀ)·Bᵀ, in the order of LoraLinear's inputs."""
+    down = (gradient @ b.to(gradient.dtype)).mul_(ctx.scale)
+    d_x = None
+    if ctx.needs_input_grad[0]:
+        d_x = (gradient @ weight).addmm_(down, a.to(gradient.dtype))
+    d_a = (down.t() @ x).to(a.dtype)
+    d_b = (gradient.t() @ small).to(b.dtype).mul_(ctx.scale)
+    return d_x, None, None, d_a, d_b, None
 
 
 class Norm(torch.autograd.Function):
@@ -81,20 +127,29 @@ class Gated(torch.autograd.Function):
 
 
 def linear(module: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-    """The forward of a LoRA linear; anything but training one plain adapter is left to peft."""
+    """The forward of a LoRA or DoRA linear; anything but training one plain adapter is left to peft."""
     (name,) = module.active_adapters if len(module.active_adapters) == 1 else ("",)
     if not name or module.disable_adapters or module.merged or args or kwargs:
         return type(module).forward(module, x, *args, **kwargs)
-    base = module.base_layer
-    out = LoraLinear.apply(
-        x.reshape(-1, x.shape[-1]),
-        base.weight,
-        base.bias,
-        module.lora_A[name].weight,
-        module.lora_B[name].weight,
-        module.scaling[name],
-    )
+    base, a, b, scale = module.base_layer, module.lora_A[name], module.lora_B[name], module.scaling[name]
+    parts = x.reshape(-1, x.shape[-1]), base.weight, base.bias, a.weight, b.weight, scale
+    if module.lora_variant:
+        out = DoraLinear.apply(*parts, module.lora_magnitude_vector[name].weight, _row_norms(module, name))
+    else:
+        out = LoraLinear.apply(*parts)
     return out.view(*x.shape[:-1], -1)
+
+
+@torch.no_grad()
+def _row_norms(module: Any, name: str) -> torch.Tensor:
+    """‖W + sBA‖ of each row, without making B·A: ‖W‖² + 2s·(W·Aᵀ)∘B + s²·(B·(A·Aᵀ))∘B, summed over a row; in fp32."""
+    weight, scale = module.base_layer.weight, module.scaling[name]
+    a, b = (part[name].weight.float() for part in (module.lora_A, module.lora_B))
+    if not hasattr(module, "squares"):  # of the frozen weight, so they stay
+        module.squares = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square_()
+    mixed = (weight @ a.to(weight.dtype).t()).float().mul_(2 * scale)
+    mixed.addmm_(b, a @ a.t(), alpha=scale**2)
+    return mixed.mul_(b).sum(1).add_(module.squares).clamp_(min=torch.finfo(torch.float32).tiny).sqrt_()
 
 
 def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -122,7 +177,8 @@ def fuse(model: torch.nn.Module) -> int:
 def _quick(module: Any) -> Any:
     name = type(module).__name__
     if type(module) is lora.Linear:
-        plain = type(module.base_layer) is torch.nn.Linear and not module.lora_variant and not module.fan_in_fan_out
+        plain = type(module.base_layer) is torch.nn.Linear and not module.fan_in_fan_out
+        plain = plain and all(isinstance(part, DoraLinearVariant) for part in module.lora_variant.values())
         dry = all(isinstance(part, torch.nn.Identity) for part in module.lora_dropout.values())
         biased = any(part.bias is not None for part in module.lora_B.values())
         return linear if plain and dry and not biased else None

@@ -118,11 +118,11 @@ def _kept(shape: Shape, config: TrainingConfig, width: int) -> float:
     inputs, outputs = (sum(sides) for sides in zip(*shape.linears, strict=True))
     kept = width * (4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 3 * shape.inner)
     dora = bool(config.row.fixed.get("use_dora"))
-    plain = config.row.peft == "LORA" and not dora and not config.method.dropout and config.quantization == "none"
+    plain = config.row.peft == "LORA" and not config.method.dropout and config.quantization == "none"
     if not plain:  # peft's own forward casts every input to fp32
         kept += (4 * inputs if width == 2 else 0) + 28 * config.rank
-    if dora:
-        kept += 8 * outputs
+    if dora:  # what each linear gives; fused, some of it is kept anyway
+        kept += width * (shape.queries + shape.keys + 2 * shape.hidden) if plain else 8 * outputs
     if shape.family not in FUSED:
         kept += 16 * shape.hidden + 2 * width * shape.inner
     return kept

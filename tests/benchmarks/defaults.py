@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,8 @@ from studio.services.models import Models
 from studio.storage.paths import Home
 
 ROOT = Path(__file__).parents[2]
-# What the recommended value is multiplied by; 1 is the recommendation itself.
-AROUND = {
-    "train.learning_rate": (0.25, 0.5, 2, 4),
-    "method.rank": (0.25, 0.5, 2, 4),
-    "train.epochs": (0.5, 2, 3),
-}
+CHANGED = ("train.learning_rate", "method.rank", "train.epochs")
+FACTORS = (0.25, 0.5, 2, 4)  # what the recommended value is multiplied by
 RECOMMENDED = "recommended"
 Result = dict[str, Any]
 
@@ -57,8 +54,8 @@ def _drawn(rows: list[Any], count: int) -> list[Any]:
 class Sweep:
     """Runs settings on the command line in a home of its own; what was run before is read back."""
 
-    def __init__(self, out: Path, steps: int) -> None:
-        self.out, self.steps, self.home = out, steps, Home(out / "home").prepare()
+    def __init__(self, out: Path, steps: int, held: float) -> None:
+        self.out, self.steps, self.held, self.home = out, steps, held, Home(out / "home").prepare()
         Models(self.home).fetch_starter()
 
     def command(self, *words: str) -> Result:
@@ -77,6 +74,7 @@ class Sweep:
 
     def recommended(self, file: Path, columns: list[str]) -> Result:
         words = ["train", "--model", "starter", "--dataset", str(file), *columns, "--print-config"]
+        words += ["--set", f"data.eval_fraction={self.held}"]
         config: Result = self.command(*words)["config"]
         return config
 
@@ -87,6 +85,7 @@ class Sweep:
         if not kept.exists():
             # one split of the rows for all seeds: the split has a seed of its own
             wanted = change | {"train.seed": seed, "evaluate.answers": 0, "evaluate.samples": 0}
+            wanted |= {"data.eval_fraction": self.held}
             words = ["train", "--model", "starter", "--dataset", str(file), *columns, "--name", name]
             words += ["--max-steps", str(self.steps)] if self.steps else []
             for key, value in wanted.items():
@@ -100,15 +99,14 @@ class Sweep:
         }
 
 
-def changes(config: Result) -> Iterator[tuple[str, dict[str, Any]]]:
+def changes(config: Result, keys: list[str], factors: list[float]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the settings to try: their words, and what differs from the recommendation."""
     yield RECOMMENDED, {}
-    for key, factors in AROUND.items():
+    for key, factor in product(keys, factors):
         group, name = key.split(".")
         usual = config[group][name]
-        for factor in factors:
-            value = usual * factor if key != "method.rank" else max(1, round(usual * factor))
-            yield f"{name.replace('_', ' ')} {value:g}", {key: value}
+        value = usual * factor if key != "method.rank" else max(1, round(usual * factor))
+        yield f"{name.replace('_', ' ')} {value:g}", {key: value}
 
 
 def verdict(tried: dict[str, list[float]]) -> tuple[str, float, float]:
@@ -129,16 +127,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000, help="of each data set, held-out ones included")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="end each run after so many; 0: as recommended")
+    parser.add_argument("--held", type=float, default=0.1, help="share of the rows that is held out")
     parser.add_argument("--only", nargs="*", default=[], help="names of data sets")
+    parser.add_argument("--change", nargs="*", default=CHANGED, help="what is changed")
+    parser.add_argument("--factors", nargs="*", type=float, default=FACTORS, help="what it is multiplied by")
     options = parser.parse_args()
-    sweep = Sweep(options.out, options.steps)
+    sweep = Sweep(options.out, options.steps, options.held)
     for name, file, columns in sets(options.data, options.rows, options.out / "data"):
         if options.only and name not in options.only:
             continue
         config = sweep.recommended(file, columns)
         tried: dict[str, list[float]] = {}
         print(f"\n{name}\n\n| setting | held-out loss | by seed | seconds in steps |\n| --- | --- | --- | --- |")
-        for words, change in changes(config):
+        for words, change in changes(config, options.change, options.factors):
             found = [sweep.train(name, file, columns, change, 42 + turn) for turn in range(options.seeds)]
             tried[words] = [each["loss"] for each in found]
             losses = ", ".join(f"{loss:.4f}" for loss in tried[words])

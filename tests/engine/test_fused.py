@@ -25,6 +25,10 @@ def adapted(kind, **settings):
     for name, value in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value)
+        if name.endswith("bias"):
+            torch.nn.init.normal_(value)
+        if "magnitude" in name:  # away from the weights' own
+            value.data *= torch.rand_like(value) + 0.5
     return model
 
 
@@ -35,9 +39,10 @@ def measured(model, dtype=torch.float32):
     return value.detach().float(), {name: p.grad.float() for name, p in model.named_parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("kind", attention.ARCHITECTURES)
-def test_loss_and_gradients_equal_peft(kind):
-    plain, quick = adapted(kind), adapted(kind)
+def test_loss_and_gradients_equal_peft(kind, dora):
+    plain, quick = adapted(kind, use_dora=dora), adapted(kind, use_dora=dora)
     # both layers: the linears, and the norms and the gated product where they are plain
     assert fused.fuse(quick) >= 2 * 4
     (value, gradients), (expected, wanted) = measured(quick), measured(plain)
@@ -67,8 +72,9 @@ def test_other_methods_layers_are_left_alone(tmp_path, name):
     torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_in_bf16_the_gradients_are_as_close_to_fp32_as_pefts():
-    exact, plain, quick = adapted("llama"), adapted("llama"), adapted("llama")
+@pytest.mark.parametrize("dora", [False, True])
+def test_in_bf16_the_gradients_are_as_close_to_fp32_as_pefts(dora):
+    exact, plain, quick = (adapted("llama", use_dora=dora) for _ in range(3))
     fused.fuse(quick)
     _, wanted = measured(exact)
     off = []
@@ -78,8 +84,9 @@ def test_in_bf16_the_gradients_are_as_close_to_fp32_as_pefts():
     assert off[1] < 1.5 * off[0]
 
 
-def test_adapter_off_and_merged_are_left_to_peft():
-    model = adapted("llama").eval()
+@pytest.mark.parametrize("dora", [False, True])
+def test_adapter_off_and_merged_are_left_to_peft(dora):
+    model = adapted("llama", use_dora=dora).eval()
     batch = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         with model.disable_adapter():
@@ -93,7 +100,9 @@ def test_adapter_off_and_merged_are_left_to_peft():
         torch.testing.assert_close(model(batch).logits, both, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
+@pytest.mark.parametrize(
+    "settings", [{"lora_dropout": 0.1}, {"lora_dropout": 0.1, "use_dora": True}, {"lora_bias": True}]
+)
 def test_another_kind_of_linear_keeps_its_forward(settings):
     model = adapted("llama", **settings)
     fused.fuse(model)
