@@ -2,6 +2,7 @@
 
 import gc
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,18 +33,26 @@ def saved_per_token(model: Any, rows: Table, pad: int | None) -> float:
     device = next(model.parameters()).device
     batch = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
     weights = {value.untyped_storage().data_ptr() for value in model.state_dict().values()}
-    kept: dict[int, torch.UntypedStorage] = {}  # by address; held, so that no address is given out twice
+    noted: weakref.WeakSet[_Saved] = weakref.WeakSet()  # what is let go of before the end is let go of here too
 
-    def note(value: torch.Tensor) -> torch.Tensor:
-        storage = value.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-        return value
+    def note(value: torch.Tensor) -> _Saved:
+        saved = _Saved(value)
+        noted.add(saved)
+        return saved
 
     model.train()
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
-        (loss.packed if pad is None else loss.padded)(model, batch)
-    return sum(storage.nbytes() for storage in kept.values()) / len(some[0])
+    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved.value):
+        end = (loss.packed if pad is None else loss.padded)(model, batch)
+    kept = {saved.value.untyped_storage().data_ptr(): saved.value.untyped_storage().nbytes() for saved in noted}
+    del end  # it held them
+    return sum(size for place, size in kept.items() if place not in weights) / len(some[0])
+
+
+class _Saved:
+    """What one step of the gradient keeps, as long as it does."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self.value = value
 
 
 def free_bytes(device: torch.device) -> int:
