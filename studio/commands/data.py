@@ -12,20 +12,20 @@ HeldOut = Annotated[
     Path | None,
     typer.Option(help="A file to test on: rows that it nearly has too are named as leakage."),
 ]
+Structure = Annotated[str, typer.Option("--format", help="Structure of the rows, if it is not detected.")]
+MaxTokens = Annotated[
+    int | None, typer.Option(help="Tokens of an example that a model reads. Default: 8192, as the starter.", min=1)
+]
+Rows = Annotated[Path, typer.Argument(help="A file of rows, packed or not, or a data set of the Hub: owner/name.")]
 data = Commands(help="Look at data files, and repair copies of them.", no_args_is_help=True)
 
 
 @data.command("check")
 def check_data(
-    file: Annotated[
-        Path,
-        typer.Argument(help="A file of rows, packed or not, or a data set of the Hub: owner/name."),
-    ],
+    file: Rows,
     map: Map = None,
-    format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of an example that a model reads. Default: 8192, as the starter.", min=1)
-    ] = None,
+    format: Structure = "auto",
+    max_tokens: MaxTokens = None,
     held_out: HeldOut = None,
     json: Json = False,
 ) -> None:
@@ -60,7 +60,7 @@ def check_data(
 
 @data.command("repair")
 def repair_data(
-    file: Annotated[Path, typer.Argument(help="A data file.")],
+    file: Rows,
     fix: Annotated[
         list[str] | None,
         typer.Option("--fix", help="A finding of `data check` to repair, such as encoding. Repeat it."),
@@ -69,16 +69,14 @@ def repair_data(
         Path | None, typer.Option(help="The copy: .jsonl, .csv, .tsv or .txt. Without it only the difference is shown.")
     ] = None,
     map: Map = None,
-    format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens of an example that a model reads.", min=1)] = None,
+    format: Structure = "auto",
+    max_tokens: MaxTokens = None,
     held_out: HeldOut = None,
     json: Json = False,
 ) -> None:
     """Write a copy of a data file in which findings are repaired; the file itself stays as it is."""
-    from studio.services.rewrite import rewrite
-
     with progress() as report:
-        made = rewrite(
+        made = open_studio().datasets.repair(
             file,
             out,
             fix or [],

@@ -35,7 +35,8 @@ def settings(folder: Path) -> dict[str, Any]:
 
 def context(config: dict[str, Any]) -> int:
     """Return how many tokens a model reads at most; a million where its config does not say."""
-    return int(config.get("max_position_embeddings") or 1_000_000)
+    inner = config.get("text_config") or config
+    return int(inner.get("max_position_embeddings") or 1_000_000)
 
 
 def adapter(folder: Path) -> dict[str, Any]:

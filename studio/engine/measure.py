@@ -17,7 +17,6 @@ from studio.engine.report import Reporter, Wishes, write_json
 
 LARGEST = 20  # steps with most tokens, among which the largest batch is looked for
 TIMED = 5  # steps that are done to see how long they take
-UNTRACEABLE = (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 # What a processor's allocator keeps beside what lives, as a share of it, and the code that a step loads; fitted to
 # runs of the starter model (docs/reference/benchmarks.md).
 HEAP, CODE = 0.1, 0.15e9
@@ -45,7 +44,7 @@ def run(directory: Path, reporter: Reporter) -> None:
 
 def _traced(job: Job, plan: Plan, at_rest: int) -> dict[str, Any]:
     """Trace the largest step, or say why it cannot be."""
-    from studio.engine.trace import trace  # it brings torch's compiler, whose memory is no part of a run's
+    from studio.engine.trace import Untraceable, trace  # torch's compiler comes with it, and is no part of a run
 
     job.reporter.phase("Tracing a step")
     steps = _steps(job, plan)
@@ -53,8 +52,8 @@ def _traced(job: Job, plan: Plan, at_rest: int) -> dict[str, Any]:
     batch = max(largest, key=_width)
     try:
         traced = trace(job.base, job.config, job.dtype, job.device, batch, plan.steps)
-    except UNTRACEABLE as error:  # an operation whose result's size depends on content
-        return {"untraced": f"{type(error).__name__}: {error}"[:200]}
+    except Untraceable as error:
+        return {"untraced": str(error)[:200]}
     return {"traced": _parts(job, plan, traced, largest, batch, at_rest, steps.lanes)}
 
 

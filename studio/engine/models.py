@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from studio.domain.errors import ModelError
 from studio.engine import gate, parallel
 
+TIMING = 0.2  # seconds for a precision to show how fast it is
 CLEARLY = 0.8  # of the time in fp32 that bf16 may take to be chosen
 
 
@@ -42,10 +43,13 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def _seconds(dtype: torch.dtype) -> float:
-    """Seconds a small matrix product takes, the best of some: where bf16 is emulated, 150 times as long as in fp32."""
+    """Seconds a small matrix product takes, the best of some: where bf16 is emulated, 150 times as long as in fp32.
+
+    On a busy machine most are interrupted, and an estimate and its run must not choose differently.
+    """
     left, right = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-    taken = []
-    for _ in range(5):
+    taken: list[float] = []
+    while len(taken) < 5 or (sum(taken) < TIMING and len(taken) < 100):
         begin = time.perf_counter()
         left @ right
         taken.append(time.perf_counter() - begin)

@@ -21,6 +21,10 @@ PIECE = 512  # bytes an allocation is rounded up to
 BITS = {"none": 0.0, "int8": 1.01, "nf4": 0.53}  # bytes a number of a quantised base, with its scales
 
 
+class Untraceable(Exception):
+    """A model does something that cannot be done without content, such as a result whose size depends on it."""
+
+
 @dataclass(frozen=True)
 class Traced:
     """Bytes of a step, with `layers` in all: what lies there before it, what it adds, and a layer's part of that."""
@@ -143,10 +147,16 @@ def _step(
         optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.0, fused=True)
         with live:
             for _ in range(2):  # the moments come with the first step
-                value = (loss.packed if "lengths" in batch else loss.padded)(model, moved, config.train.label_smoothing)
-                for weight, slope in zip(weights, torch.autograd.grad(value, weights, allow_unused=True), strict=True):
+                try:
+                    value = (loss.packed if "lengths" in batch else loss.padded)(
+                        model, moved, config.train.label_smoothing
+                    )
+                    slopes = torch.autograd.grad(value, weights, allow_unused=True)
+                except RuntimeError as error:  # torch has no narrower kind for many an operation
+                    raise Untraceable(f"{type(error).__name__}: {error}") from error
+                for weight, slope in zip(weights, slopes, strict=True):
                     weight.grad = slope
-                del value, slope
+                del value, slope, slopes
                 torch.nn.utils.clip_grad_norm_(weights, config.train.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -160,7 +170,7 @@ def _model(
     some = copy.deepcopy(sizes)
     inner = some.get_text_config()
     inner.num_hidden_layers = number
-    if getattr(inner, "layer_types", None):
+    if vars(inner).get("layer_types"):  # some derive it
         inner.layer_types = inner.layer_types[:number]
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(some, dtype=dtype).requires_grad_(False)

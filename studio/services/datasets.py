@@ -21,6 +21,7 @@ from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Dataset
 from studio.services import hub_data
 from studio.services.check import HELD_OUT, SEED, Check, check_file, open_file, refuse_unusable, survey
+from studio.services.rewrite import Rewritten, rewrite
 from studio.services.seen import Seen
 from studio.storage.paths import Home, sha256, write_atomic
 
@@ -42,6 +43,12 @@ class Datasets:
     def check(self, path: str | Path, *, report: Report = ignore, **options: Any) -> Check:
         """Read a file or a data set of the Hub and say what it holds, as `check_file` does."""
         return check_file(hub_data.local(self.home, path, report), report=report, **options)
+
+    def repair(
+        self, path: str | Path, out: str | Path | None, kinds: Sequence[str], *, report: Report = ignore, **options: Any
+    ) -> Rewritten:
+        """Write a copy of a file or a data set of the Hub with these findings repaired, as `rewrite` does."""
+        return rewrite(hub_data.local(self.home, path, report), out, kinds, report=report, **options)
 
     def add(
         self,

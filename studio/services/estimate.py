@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from studio.domain.cards import card
 from studio.domain.config import TrainingConfig
+from studio.domain.errors import NotFound
 from studio.domain.events import Report, ignore
 from studio.domain.quote import Quote, Rung
 from studio.domain.records import Dataset, Model
@@ -34,8 +36,7 @@ ROUGH_MARGIN = 0.25  # of the peak
 SAME, ALIKE, ROUGH = 1.2, 1.6, 3.0  # this model and method were trained here; another was; nothing was
 FEW, ENOUGH = 2.0, 3  # a run may have shared the machine with other work; so many would show it
 CORE_BF16, CORE_FP32 = 130e9, 60e9  # operations a second of a processor's core in training
-CARDS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40": 362e12, "4090": 165e12, "3090": 71e12, "T4": 65e12}
-CARD, USED = 60e12, 0.35  # of a card that is not in the table, bf16 without sparsity; the share training reaches
+CARD, USED = 60e12, 0.35  # operations a second of a card that is not in the table; the share training reaches
 LAUNCH = 2e-3  # seconds a card needs for a layer, forward and back, however little there is to compute
 SLOWER = {"none": 1.0, "int8": 1.5, "nf4": 1.3}
 FORWARD = 1 / 3  # of the time to train on a token that looking at it takes
@@ -249,11 +250,18 @@ def _speed(
         spread = max(SAME if min(distance) == 0 else ALIKE, max(near) / middle, middle / min(near))
         return middle, max(spread, FEW) if len(near) < ENOUGH else spread
     if card and facts.gpu:
-        peak = next((value for name, value in CARDS.items() if name in facts.gpu.name), CARD)
-        speed = USED * peak
+        speed = USED * _fastest(facts.gpu.name)
     else:
         speed = facts.cores * (CORE_BF16 if half else CORE_FP32)
     return speed / SLOWER[config.quantization], ROUGH
+
+
+def _fastest(name: str) -> float:
+    """Return the operations a second that a card's maker names."""
+    try:
+        return card(name).tflops * 1e12
+    except NotFound:
+        return CARD
 
 
 def _others(config: TrainingConfig, dataset: Dataset, tokens: Tokens, second: float, steps: int, trained: int) -> float:

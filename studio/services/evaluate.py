@@ -12,7 +12,7 @@ from studio.domain.config import EvaluateConfig
 from studio.domain.errors import DataError, NotFound
 from studio.domain.events import Phase, Report, ignore
 from studio.services import adapters as adapter_files
-from studio.services import check, jobs
+from studio.services import check, hub_data, jobs
 from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
 from studio.services.formats import Problem
@@ -74,7 +74,8 @@ class Evaluate:
     def _examples(
         self, data: str | Path, format: str, map: dict[str, str] | None, target: Path, report: Report
     ) -> Path:
-        """Write the usable rows of a file as examples; of a data set return the held-out ones it has."""
+        """Write the usable rows of a file as examples; of a data set of this home return the held-out ones it has."""
+        data = hub_data.local(self.home, data, report)
         if not Path(data).expanduser().is_file():
             try:
                 dataset = self.datasets.get(str(data))

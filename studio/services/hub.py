@@ -5,10 +5,12 @@ Keys for private models are those of `hf auth login`; nothing is ever sent there
 
 import errno
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from studio.domain.errors import ModelError, NotFound, StudioError
@@ -91,6 +93,17 @@ def fetch(info: Any, into: Path, name: str, home: Home, report: Report, token: b
         if not sound:
             path.unlink(missing_ok=True)
             raise ModelError(f"{file.rfilename} of {name} did not arrive whole.", "Fetch the model again.")
+
+
+def take(folder: Path, into: Path, name: str, home: Home) -> None:
+    """Copy a model from the cache of the Hub's library into a folder: the files that would be downloaded."""
+    there = [SimpleNamespace(rfilename=file.name) for file in folder.iterdir() if file.is_file()]
+    names = [file.rfilename for file in wanted(SimpleNamespace(siblings=there), name)]
+    read_config(folder / "config.json", name)
+    home.need(sum((folder / each).stat().st_size for each in names), f"the model {name}")
+    into.mkdir(parents=True, exist_ok=True)
+    for each in names:
+        shutil.copyfile(folder / each, into / each)
 
 
 def download(

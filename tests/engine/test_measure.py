@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from studio.engine import attention, fused, lora, measure, memory, models, tokens, trace
 from studio.engine.report import Reporter, settings
 from studio.engine.rows import Table
 from studio.engine.tensors import packed_batch, padded_batch
-from tests.engine.conftest import EXAMPLES, MakeRun, make_tokenizer
+from tests.engine.conftest import EXAMPLES, MakeRun, make_model, make_tokenizer
 
 
 def rows(number: int) -> list[Any]:
@@ -72,6 +73,30 @@ def test_the_traced_activations_are_those_a_real_step_keeps(tiny: Path, make_run
     assert found.adapter == sum(value.numel() for value in model.parameters() if value.requires_grad)
     one = memory.saved_per_token(model, Table.of(some), None) * sum(map(len, some))
     assert 2 * found.layer == pytest.approx(one, rel=0.25)
+
+
+def test_what_cannot_be_traced_is_told_and_our_own_mistakes_are_not_taken_for_it(
+    tmp_path: Path, tiny: Path, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The experts of Mixtral are multiplied by a function whose shape-only form takes bf16 alone."""
+    mixtral = make_model(tmp_path / "mixtral", "mixtral", num_local_experts=4)
+    directory = make_run(mixtral, "train.max_steps=2")
+    (directory / "request.json").write_text(json.dumps({"steps": False}))
+    measure.run(directory, Reporter(directory))
+    found = json.loads((directory / "result.json").read_text())
+    assert found["untraced"].startswith("RuntimeError")
+    assert "traced" not in found
+    monkeypatch.setattr(trace, "_states", lambda config: 0)
+    with pytest.raises(TypeError):
+        trace.trace(tiny, settings(make_run(tiny)), torch.float32, torch.device("cpu"), packed_batch(rows(4)), 9)
+
+
+def test_layers_whose_kinds_a_config_derives_are_traced(tmp_path: Path, make_run: MakeRun) -> None:
+    sizes = {"state_size": 4, "vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2}
+    AutoConfig.for_model("mamba", **sizes).save_pretrained(tmp_path / "mamba")
+    config = settings(make_run(tmp_path / "mamba", "method.targets=[in_proj]"))
+    found = trace.trace(tmp_path / "mamba", config, torch.float32, torch.device("cpu"), padded_batch(rows(4), 2), 9)
+    assert found.layers == 2
 
 
 def test_a_quantised_base_is_counted_in_its_bits(tiny: Path, make_run: MakeRun) -> None:

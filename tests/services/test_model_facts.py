@@ -87,6 +87,25 @@ def test_a_model_in_the_cache_of_the_hubs_library_is_found(
     assert found.parameters == PARAMETERS
     with pytest.raises(StudioError, match="cannot be reached"):
         Models(home).facts("someone/other")
+    model = Models(home).resolve("starter")
+    assert (model.source, model.revision, model.licence) == ("hub", STARTER_COMMIT, "apache-2.0")
+    assert Path(model.path).parent == home.models, "the cache may be emptied, a run's base must stay"
+
+
+def test_what_the_facts_are_of_is_what_a_run_takes_without_a_network(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    place = tmp_path / "cache" / "models--owner--small"
+    make(place / "snapshots" / COMMIT)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(COMMIT)
+    facts, model = Models(home).facts("owner/small"), Models(home).resolve("owner/small")
+    assert (facts.revision, model.revision, model.id) == (COMMIT, COMMIT, "owner/small")
+    assert Models(home).facts("owner/small").path == model.path
+    with pytest.raises(StudioError, match="cannot be reached"):
+        Models(home).resolve("owner/small", "another")
 
 
 def test_the_hub_is_asked_for_small_files_and_heads_alone(
