@@ -18,9 +18,11 @@ from studio.services.power import Power
 from studio.services.programs import Programs
 from studio.services.queue import Queue
 from studio.services.recommend import recommend
+from studio.services.rooms import Rooms
 from studio.services.runs import Runs
 from studio.services.share import Fitted, fit
 from studio.services.usage import Meter
+from studio.services.versions import Versions
 from studio.storage.locks import Lock
 from studio.storage.paths import Home
 from studio.storage.store import Store
@@ -48,6 +50,8 @@ class Studio:
         self.estimates = Estimates(self.home, self.runs, self.models, self.datasets, self.machine, self.power)
         self.runs.quote = self.estimates.of
         self.evaluate = Evaluate(self.home, self.models, self.adapters, self.datasets)
+        self.versions = Versions(self.adapters)
+        self.rooms = Rooms(self.home, self.adapters, self.runs)
         self.export = Export(self.home, self.models, self.adapters)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.programs = Programs(self.home, self.chat, self.runs, self.machine, self.lock)

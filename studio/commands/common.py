@@ -20,6 +20,7 @@ from studio.domain.metrics import lines
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from studio.services.compare import Row
     from studio.studio import Studio
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; all else goes to stderr.")]
@@ -189,6 +190,17 @@ def mapping(pairs: list[str] | None) -> dict[str, str]:
             raise typer.BadParameter(f"{pair!r} is not of the form prompt=COLUMN.", param_hint="--map")
         found[role.strip()] = column
     return found
+
+
+def beside(title: str, heads: list[str], rows: "Sequence[Row]") -> None:
+    """Print the rows of a comparison, a column for each thing compared, the best of a row named."""
+    if rows:
+        cells = [
+            [row.name, *(f"{text} best" if at in row.best else text for at, text in enumerate(row.words))]
+            for row in rows
+        ]
+        table((title, *heads), cells, right=range(1, len(heads) + 1))
+        say()
 
 
 def comparison(report: dict[str, Any]) -> None:

@@ -1,18 +1,16 @@
-"""`runs` and `adapters`: what was trained, and the versions that came of it."""
+"""`runs`: what is trained, from the queue to the end."""
 
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from studio.commands.common import Commands, Json, comparison, emit, note, open_studio, progress, say, table
+from studio.commands.common import Commands, Json, beside, comparison, emit, note, open_studio, progress, say, table
 from studio.commands.train import attend, finish, waits, watch
 from studio.domain.words import duration, interval, model_name, run_title, size, when
 
 runs = Commands(help="List, queue, show, compare, watch, pause, resume and stop runs.")
-adapters = Commands(help="List, show, choose and remove the versions of adapters.")
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id, as `runs list` shows it.")]
-Ref = Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a folder.")]
 
 
 @runs.command("list")
@@ -151,13 +149,7 @@ def compare_runs(
     for remark in found.notes:
         note(remark)
     for title, rows in (("Results", found.results), ("Settings that differ", found.settings)):
-        if rows:
-            cells = [
-                [row.name, *(f"{text} best" if at in row.best else text for at, text in enumerate(row.words))]
-                for row in rows
-            ]
-            table((title, *map(run_title, found.runs)), cells, right=range(1, len(found.runs) + 1))
-            say()
+        beside(title, list(map(run_title, found.runs)), rows)
     if not found.settings:
         say("They ran with the same settings.")
 
@@ -254,93 +246,7 @@ def keep_run(
     emit(made.model_dump() | {"ref": made.ref}) if json else say(f"Step {step:,} of {run_title(run)} is {made.ref}.")
 
 
-@adapters.command("list")
-def list_adapters(
-    name: Annotated[str | None, typer.Option(help="Only the versions of this name.")] = None,
-    base: Annotated[str | None, typer.Option(help="Only adapters of this base model.")] = None,
-    json: Json = False,
-) -> None:
-    """List the versions, newest first; of each name one is active: the one the bare name stands for."""
-    found = open_studio().adapters.list(name, base)
-    if json:
-        emit([adapter.model_dump() | {"ref": adapter.ref} for adapter in found])
-    elif not found:
-        say("No adapters yet. A finished run puts one here.")
-    else:
-        rows = [
-            (
-                adapter.ref,
-                "Active" if adapter.active else "",
-                adapter.base,
-                adapter.method,
-                adapter.run,
-                size(adapter.bytes),
-                when(adapter.created),
-            )
-            for adapter in found
-        ]
-        table(("Adapter", "", "Base model", "Method", "Run", "Size", "Made"), rows, right=(5,))
-
-
-@adapters.command("show")
-def show_adapter(adapter: Ref, json: Json = False) -> None:
-    """Show one version and how it did."""
-    found = open_studio().adapters.get(adapter)
-    if json:
-        emit(found.model_dump() | {"ref": found.ref})
-        return
-    facts = {
-        "State": "Active" if found.active else "",
-        "Base model": found.base,
-        "Method": found.method,
-        "Run": found.run,
-        "Size": size(found.bytes),
-        "Made": when(found.created) if found.created else "",
-        "Folder": found.path,
-    }
-    say(found.ref)
-    table(("", ""), [(name, value) for name, value in facts.items() if value])
-    if "base" in found.metrics:
-        comparison(found.metrics)
-    else:
-        say(found.metrics.get("verdict", "Not measured."))
-
-
-@adapters.command("activate")
-def activate_adapter(adapter: Ref, json: Json = False) -> None:
-    """Let the name alone stand for this version."""
-    found = open_studio().adapters.activate(adapter)
-    if json:
-        emit(found.model_dump() | {"ref": found.ref})
-    else:
-        say(f"{found.name} now stands for v{found.version}.")
-
-
-@adapters.command("remove")
-def remove_adapter(
-    adapter: Ref,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: Json = False,
-) -> None:
-    """Delete one version; its run stays."""
-    studio = open_studio()
-    found = studio.adapters.get(adapter)
-    if not yes and not typer.confirm(f"Delete {found.ref}, {size(found.bytes)}?", err=True):
-        raise typer.Exit
-    studio.adapters.remove(found.ref)
-    if json:
-        emit({"removed": found.ref, "bytes": found.bytes})
-    else:
-        say(f"{found.ref} is deleted.")
-
-
 @runs.callback(invoke_without_command=True)
 def runs_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         list_runs()
-
-
-@adapters.callback(invoke_without_command=True)
-def adapters_alone(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        list_adapters()

@@ -132,7 +132,10 @@ class Run(BaseModel):
 
 
 class Adapter(BaseModel):
-    """Version N of a named adapter; `ref` is what commands take: name@vN. Version 0: a folder outside the studio."""
+    """Version N of a named adapter; `ref` is what commands take: name@vN. Version 0: a folder outside the studio.
+
+    `held` says why a version was not made active when it was made. `lineage` is what it came from.
+    """
 
     name: str
     version: int
@@ -145,6 +148,11 @@ class Adapter(BaseModel):
     created: str
     bytes: int
     active: bool = False
+    archived: bool = False
+    note: str = ""
+    tags: list[str] = []
+    held: str = ""
+    lineage: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
 
     @property

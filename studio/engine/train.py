@@ -164,7 +164,7 @@ def _announce(job: Job, plan: Plan, model: Any, settings: dict[str, Any], resume
             eval_rows=len(plan.held),
             tokens_per_epoch=plan.rows.tokens,
             trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-            device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "processor",
+            device=_name_of(job.device),
             precision=job.precision,
             resumed_from=resumed_from,
             settings=settings,
@@ -279,8 +279,15 @@ def _facts(job: Job, plan: Plan, template: str, step: int) -> dict[str, Any]:
         "learning_rate": plan.rate,
         "steps": step,
         "dataset_sha256": lineage["dataset"]["sha256"],
+        "seed": config.train.seed,
+        "versions": models.versions(),
+        "device": _name_of(job.device),
         "metrics": {},
     }
+
+
+def _name_of(device: torch.device) -> str:
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else "processor"
 
 
 def _compare(job: Job, plan: Plan, done: Done) -> dict[str, Any]:

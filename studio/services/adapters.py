@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from studio.domain.errors import ModelError, NotFound, StudioError
 from studio.domain.records import Adapter, Model, Run
-from studio.services import jobs
+from studio.services import about, jobs, policy
+from studio.services.freed import freed_by, in_use, shared
 from studio.services.models import Models
 from studio.storage.paths import Home, slug, write_atomic
 from studio.storage.store import Store, versions
@@ -31,21 +32,27 @@ class Adapters:
         self.home = home
         self.store = store
 
-    def list(self, name: str | None = None, base: str | None = None) -> list[Adapter]:
-        """Return the versions, names in order, newest first; only of one name or one base (its id or path) if given."""
+    def list(self, name: str | None = None, base: str | None = None, archived: bool = False) -> list[Adapter]:
+        """Return the versions, names in order, newest first; only of one name or one base (its id or path) if given.
+
+        Archived ones are left out unless they are asked for.
+        """
         active = self.store.active()
         names = [name] if name else sorted(entry.name for entry in self.home.adapters.iterdir() if entry.name[0] != ".")
         found = []
         for each in names:
-            numbers = versions(self.home.adapters / each)
-            chosen = active.get(each) if active.get(each) in numbers else max(numbers, default=None)
-            found += [self._read(each, number, number == chosen) for number in reversed(numbers)]
+            known = [self._read(each, number) for number in reversed(versions(self.home.adapters / each))]
+            chosen = next((it for it in known if it.version == active.get(each)), None)
+            chosen = chosen or next((it for it in known if not it.archived), None)
+            if chosen:
+                chosen.active = True
+            found += [it for it in known if archived or not it.archived]
         return [adapter for adapter in found if base is None or base in (adapter.base, adapter.base_path)]
 
     def get(self, ref: str) -> Adapter:
         """Return `name@v2`, the active version of `name`, or the adapter in a folder."""
         match = REF.fullmatch(ref)
-        listed = self.list(match[1]) if match else []
+        listed = self.list(match[1], archived=True) if match else []
         if match and listed:
             for adapter in listed:
                 if adapter.version == int(match[2]) if match[2] else adapter.active:
@@ -92,23 +99,47 @@ class Adapters:
         return self.get(f"{name}@v{number}")
 
     def activate(self, ref: str) -> Adapter:
-        """Let the name alone stand for this version."""
-        adapter = self._kept(ref)
-        self.store.activate(adapter.name, adapter.version)
+        """Let the name alone stand for this version; the one before is remembered, to go back to."""
+        with self.store.exclusive():
+            adapter = self.kept(ref)
+            if adapter.archived:
+                raise StudioError(f"{adapter.ref} is archived.", f"`peft-studio adapters restore {adapter.ref}` first.")
+            before = self.get(adapter.name).version
+            if before != adapter.version:
+                policy.write(self._folder(adapter.name), before=before)
+            self.store.activate(adapter.name, adapter.version)
         return self.get(adapter.ref)
 
-    def remove(self, ref: str) -> None:
-        """Delete a version. Its number is not given again, and its run stays."""
-        adapter = self._kept(ref)
+    def frees(self, ref: str) -> int:
+        """Return the bytes that deleting a version frees; refuse for one that cannot be deleted now."""
+        adapter = self.kept(ref)
+        others = [each for each in self.list(adapter.name, archived=True) if each.version != adapter.version]
+        if adapter.active and others:
+            raise StudioError(
+                f"{adapter.ref} is the active version.", f"Make another one active first, as {others[0].ref}."
+            )
+        if user := in_use(self.home, adapter):
+            raise StudioError(f"{adapter.ref} is in use: {user}.", "Try again when that has ended.")
+        return freed_by(self.home, adapter)
+
+    def remove(self, ref: str) -> int:
+        """Delete a version and return the bytes freed. Its number is not given again; of its run all but these weights
+        stays.
+        """
         with self.store.exclusive():
-            if adapter.active:
-                others = [number for number in versions(Path(adapter.path).parent) if number != adapter.version]
-                self.store.activate(adapter.name, max(others, default=None))
+            freed = self.frees(ref)
+            adapter = self.kept(ref)
+            if adapter.active:  # the last one
+                policy.forget(self._folder(adapter.name))
+                self.store.activate(adapter.name, None)
+            for file in shared(self.home, adapter):
+                file.unlink(missing_ok=True)
             doomed = tempfile.mkdtemp(prefix=".removed-", dir=self.home.adapters)
             os.replace(adapter.path, Path(doomed) / "adapter")  # gone at once, whatever happens to the deletion
         shutil.rmtree(doomed, ignore_errors=True)
         with suppress(OSError):  # other versions are in there
             Path(adapter.path).parent.rmdir()
+        return freed
 
     def _keep(self, run: Run, source: Path, lineage_file: Path, name: str) -> str:
         parent = self.home.adapters / name
@@ -120,22 +151,28 @@ class Adapters:
                 number = self.store.next_version(name)
                 known = facts(source)
                 origin = {"run": run.id, "run_created": run.created}
-                known |= {"name": name, "version": number, "created": jobs.now(), **origin}
+                first = not versions(parent)
+                held = "" if first else policy.refusal(known.get("metrics") or {}, policy.read(parent).most_lost)
+                known |= {"name": name, "version": number, "created": jobs.now(), "held": held, **origin}
                 _copy([*source.iterdir(), Path(run.path) / "config.yaml"], parent / f"v{number}", known)
                 made = f"{name}@v{number}"
-                if name not in self.store.active() or _better(known):
-                    self.store.activate(name, number)
+                if not held:
+                    self.activate(made)
             write_atomic(lineage_file, json.dumps(lineage | {"adapter": made}, indent=2, ensure_ascii=False))
         return str(made)
 
-    def _kept(self, ref: str) -> Adapter:
+    def kept(self, ref: str) -> Adapter:
+        """Return a version of the studio's own, not a folder elsewhere."""
         adapter = self.get(ref)
         if not adapter.version:
             raise NotFound(f"{ref} is a folder outside the studio.", "Name one of `peft-studio adapters list`.")
         return adapter
 
-    def _read(self, name: str, number: int, active: bool) -> Adapter:
-        return _record(self.home.adapters / name / f"v{number}", name, number, active)
+    def _folder(self, name: str) -> Path:
+        return self.home.adapters / name
+
+    def _read(self, name: str, number: int) -> Adapter:
+        return _record(self._folder(name) / f"v{number}", name, number)
 
     def _of_run(self, name: str, run: Run) -> str | None:
         """Return the version made of this very run; ids start over when run folders are deleted, times do not."""
@@ -158,10 +195,6 @@ def base_of(adapter: Adapter, models: Models) -> Model:
     return base
 
 
-def _better(known: dict[str, Any]) -> bool:
-    return str((known.get("metrics") or {}).get("verdict", "")).startswith("Better")
-
-
 def facts(folder: Path) -> dict[str, Any]:
     """Return what `studio.json` says about an adapter; nothing when it was made elsewhere."""
     try:
@@ -169,6 +202,21 @@ def facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def lineage(known: dict[str, Any]) -> dict[str, Any]:
+    """Return what an adapter came from, of its facts: data, base, code, seed, machine. Its settings lie beside it."""
+    base = known.get("base")
+    found = {
+        "dataset_sha256": known.get("dataset_sha256"),
+        "base_revision": base.get("revision") if isinstance(base, dict) else None,
+        "studio": known.get("studio"),
+        "versions": known.get("versions"),
+        "seed": known.get("seed"),
+        "device": known.get("device"),
+        "precision": known.get("precision"),
+    }
+    return {key: value for key, value in found.items() if value not in (None, "")}
 
 
 def _require(folder: Path) -> dict[str, Any]:
@@ -193,8 +241,9 @@ def _require(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _record(folder: Path, name: str, version: int, active: bool = False, base: str = "") -> Adapter:
+def _record(folder: Path, name: str, version: int, base: str = "") -> Adapter:
     known = facts(folder)
+    said = about.read(folder)
     made_on = known.get("base")
     if not isinstance(made_on, dict):
         made_on = {}
@@ -210,7 +259,11 @@ def _record(folder: Path, name: str, version: int, active: bool = False, base: s
             method=known.get("method", ""),
             created=known.get("created", ""),
             bytes=sum(entry.stat().st_size for entry in folder.iterdir() if entry.is_file()),
-            active=active,
+            archived=said.archived,
+            note=said.note,
+            tags=said.tags,
+            held=known.get("held", ""),
+            lineage=lineage(known),
             metrics=known.get("metrics", {}),
         )
     except ValidationError as error:

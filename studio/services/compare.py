@@ -138,9 +138,14 @@ def _settings(sides: Sequence[Side]) -> Iterable[Row]:
     # two data sets may have one name
     yield Row(name="Data", values=data, words=data if len(set(named)) < len(set(data)) else named)
     yield Row(name="Ran on", values=[side.device or None for side in sides], words=[side.device for side in sides])
+    yield from of_settings([side.config for side in sides])
+
+
+def of_settings(configs: Sequence[TrainingConfig]) -> Iterable[Row]:
+    """Yield a row for each setting, with its value in each configuration."""
     for key, title in _titles():
         group, name = key.split(".")
-        values = [getattr(getattr(side.config, group), name) for side in sides]
+        values = [getattr(getattr(config, group), name) for config in configs]
         yield Row(name=title, values=values, words=[in_words(key, value) for value in values])
 
 
@@ -180,28 +185,28 @@ def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterabl
     lower = min if same_rows and same_base else None
     states = [run.status for run in runs]
     yield Row(name="State", values=states, words=[state.capitalize() for state in states])
-    yield _row("Held-out loss, lowest", [min(each, default=None) for each in checks], loss, lower)
-    yield _row("Held-out loss, last", [each[-1] if each else None for each in checks], loss, lower)
+    yield measured_row("Held-out loss, lowest", [min(each, default=None) for each in checks], loss, lower)
+    yield measured_row("Held-out loss, last", [each[-1] if each else None for each in checks], loss, lower)
     if (tokens := _shared(sides)) is not None:
         there = [value_at(side.held, tokens) for side in sides]
-        yield _row(f"Held-out loss after {words.short(tokens)} tokens", there, loss, lower)
+        yield measured_row(f"Held-out loss after {words.short(tokens)} tokens", there, loss, lower)
     for key in ("exact_match", "token_f1"):
         measured = [((run.result.get("eval") or {}).get("adapter") or {}).get(key) for run in runs]
-        yield _row(METRICS[key].name, measured, METRICS[key].value, max if same_rows else None)
-    yield _row("Training loss, last", [run.loss for run in runs], loss)
-    yield _row("Steps", [run.step or None for run in runs], words.count)
+        yield measured_row(METRICS[key].name, measured, METRICS[key].value, max if same_rows else None)
+    yield measured_row("Training loss, last", [run.loss for run in runs], loss)
+    yield measured_row("Steps", [run.step or None for run in runs], words.count)
     seen = [run.result.get("real_tokens") or run.tokens or None for run in runs]
-    yield _row("Tokens learned from", seen, words.short)
+    yield measured_row("Tokens learned from", seen, words.short)
     seconds = [run.result.get("train_seconds") or (run.seconds if run.step else None) for run in runs]
     whole = min if set(states) == {Status.FINISHED} else None  # a run that ended early is not a fast one
-    yield _row("Training time", seconds, words.duration, whole)
+    yield measured_row("Training time", seconds, words.duration, whole)
     speed = [run.result.get("tokens_per_second") or run.tokens_per_second for run in runs]
-    yield _row("Tokens a second", speed, words.count, max)
+    yield measured_row("Tokens a second", speed, words.count, max)
     memory = [run.result.get("peak_memory_bytes") or run.memory_bytes for run in runs]
-    yield _row("Memory, highest", memory, words.size, min)
+    yield measured_row("Memory, highest", memory, words.size, min)
 
 
-def _row(
+def measured_row(
     name: str,
     values: list[Any],
     say: Callable[[Any], str],

@@ -1,5 +1,6 @@
 """Adapters: the versions of one name, newest first, each with what was measured of it."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -8,10 +9,12 @@ from studio.domain import words
 from studio.domain.errors import NotFound
 from studio.domain.methods import METHODS
 from studio.domain.records import Adapter
+from studio.services.freed import freed_by
 from studio.studio import Studio
 from studio.ui import export, report
+from studio.ui import versions as around
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, edge, go, problem
-from studio.ui.pieces import block, head, html
+from studio.ui.pieces import block, head, html, muted
 
 FIRST = 10  # cards drawn before "Show older"
 
@@ -51,25 +54,52 @@ def build(studio: Studio, shell: Shell) -> Tab:
             if wanted in ("", name)
             else problem(NotFound(f"There is no adapter {ref}.", "It was deleted."), "Not found"),
             gr.update(visible=not names),
-            (name, 10_000 if version and wanted == name else FIRST, state(studio.adapters.list(name)) if name else ""),
+            (
+                name,
+                10_000 if version and wanted == name else FIRST,
+                state(name) if name else "",
+            ),
         ]
 
     outputs = [title, pick, said, empty, shown]
     train.click(lambda: go("train"), None, shell.to("train"), **QUIET)
     pick.input(lambda name: name, pick, item, **QUIET)
 
+    shown.change(
+        edge(lambda now: heading(studio.adapters.list(now[0])) if now[0] else gr.skip()), shown, title, **QUIET
+    )
+
     @gr.render(inputs=shown, triggers=[shown.change], show_progress="hidden")
     def cards(now: tuple[str, int, str]) -> None:
         name, most, _ = now
-        versions = studio.adapters.list(name) if name else []
+        known = studio.adapters.list(name, archived=True) if name else []
+        versions = [adapter for adapter in known if not adapter.archived]
+        before = studio.versions.before(name) if name else None
+        again = partial(drawn_anew, name)
+        if name:
+            around.room(studio, again, shown)
         for adapter in versions[:most]:
-            card(adapter, versions)
+            card(adapter, versions, before)
         if len(versions) > most:
             words_older = f"Show {len(versions) - most} older"
             older = gr.Button(words_older, size="sm", elem_classes="back", scale=0, min_width=120)
-            older.click(edge(lambda: (name, len(versions), state(versions))), None, shown, **QUIET)
+            older.click(edge(lambda: (name, len(versions), state(name))), None, shown, **QUIET)
+        if len(versions) > 1:
+            around.side_by_side(studio, versions)
+        if hidden := [adapter for adapter in known if adapter.archived]:
+            around.archived(studio, hidden, again, shown)
+        if name:
+            around.rule(studio, name)
 
-    def card(adapter: Adapter, versions: list[Adapter]) -> None:
+    def drawn_anew(name: str) -> tuple[str, int, str]:
+        return name, FIRST, state(name)
+
+    def state(name: str) -> str:
+        """Return a text that changes when what is drawn would."""
+        spare = studio.rooms.look().model_dump_json(exclude={"free_bytes"}) if studio.rooms.low else ""
+        return spare + "".join(each.model_dump_json() for each in studio.adapters.list(name, archived=True))
+
+    def card(adapter: Adapter, versions: list[Adapter], before: int | None) -> None:
         version = f"v{adapter.version}"
         active = next((other for other in versions if other.active), adapter)
         with gr.Column(elem_classes="card", key=adapter.ref):
@@ -84,10 +114,13 @@ def build(studio: Studio, shell: Shell) -> Tab:
                     min_width=110,
                     scale=0,
                 )
-                choose = gr.Button("Make active…", size="sm", min_width=100, scale=0, visible=not adapter.active)
+                act = f"Go back to {version}…" if adapter.version == before else "Make active…"
+                choose = gr.Button(act, size="sm", min_width=100, scale=0, visible=not adapter.active)
                 run = gr.Button("Open its run", size="sm", min_width=100, scale=0, visible=bool(adapter.run))
                 out = gr.Button("Export…", size="sm", min_width=80, scale=0)
-                delete = gr.Button("Delete…", size="sm", min_width=80, scale=0)
+                more = gr.Button("More…", size="sm", min_width=80, scale=0)
+                alone = len(versions) == 1
+                delete = gr.Button("Delete…", size="sm", min_width=80, scale=0, visible=alone or not adapter.active)
             chosen = confirm(
                 choose,
                 f"Make {adapter.name} {version} active?",
@@ -96,12 +129,13 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 False,
             )
             export.panel(studio, adapter, out)
-            size = words.size(adapter.bytes)
+            around.details(studio, adapter, more, partial(drawn_anew, adapter.name), shown)
+            size = words.size(freed_by(studio.home, adapter))
             removed = confirm(delete, f"Delete {adapter.name} {version}?", f"Delete {version}, {size}", "Keep it")
 
         def activate() -> tuple[str, int, str]:
             studio.adapters.activate(adapter.ref)
-            return adapter.name, FIRST, state(studio.adapters.list(adapter.name))
+            return drawn_anew(adapter.name)
 
         def remove() -> list[Any]:
             studio.adapters.remove(adapter.ref)
@@ -109,18 +143,13 @@ def build(studio: Studio, shell: Shell) -> Tab:
 
         changes = [f"The name {adapter.name} alone stands for {version} from now on.", f"v{active.version} stays."]
         choose.click(edge(lambda: consequences(changes)), None, chosen.lines, **QUIET)
-        delete.click(edge(lambda: consequences(losses(adapter, versions))), None, removed.lines, **QUIET)
+        delete.click(edge(lambda: consequences(around.losses(studio, adapter))), None, removed.lines, **QUIET)
         chat.click(edge(lambda: go("chat", adapter.ref)), None, shell.to("chat"), **QUIET)
         run.click(edge(lambda: go("runs", adapter.run)), None, shell.to("runs"), **QUIET)
         chosen.act.click(edge(activate), None, shown, **QUIET)
         removed.act.click(edge(remove), None, outputs, **QUIET)
 
     return Tab(refresh, outputs)
-
-
-def state(versions: list[Adapter]) -> str:
-    """Return a text that changes when a card would."""
-    return "".join(each.model_dump_json() for each in versions)
 
 
 def heading(versions: list[Adapter]) -> str:
@@ -139,21 +168,15 @@ def card_head(adapter: Adapter) -> str:
         origin.append(f"step {words.count(adapter.step)}")
     if adapter.method in METHODS:
         origin.append(METHODS[adapter.method].title)
-    return html(
+    shown = html(
         """<div class="c-head"><b>v{{ version }}</b>{% if active %}<em class="live">Active</em>{% endif %}
+{% for tag in tags %}<em>{{ tag }}</em>{% endfor %}
 <span class="muted num">{{ origin }}</span></div>""",
         version=adapter.version,
         active=adapter.active,
+        tags=adapter.tags,
         origin=" · ".join([*origin, words.size(adapter.bytes)]),
-    ) + report.verdict(adapter.metrics.get("verdict") or "Not measured: no rows were held out to compare on.")
-
-
-def losses(adapter: Adapter, versions: list[Adapter]) -> list[str]:
-    """Return what goes when a version is deleted."""
-    lines = [f"{words.size(adapter.bytes)} of weights. Its run and what was measured there stay."]
-    if adapter.active:
-        others = [other.version for other in versions if other.version != adapter.version]
-        lines.append(
-            f"It is the active version; v{max(others)} takes its place." if others else "It is the only version."
-        )
-    return [*lines, "This cannot be undone."]
+    )
+    measured = report.verdict(adapter.metrics.get("verdict") or "Not measured: no rows were held out to compare on.")
+    held = f"Not made active by itself. {adapter.held}" if adapter.held and not adapter.active else ""
+    return shown + measured + muted(held) + muted(adapter.note)

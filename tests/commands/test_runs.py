@@ -1,4 +1,4 @@
-"""`runs` and `adapters`: what was trained is listed, shown, watched, stopped, chosen and removed."""
+"""`runs`: what is trained is listed, shown, watched and stopped."""
 
 import json
 from datetime import datetime, timedelta
@@ -139,30 +139,6 @@ def test_unknown_names_are_said(call: Call) -> None:
         assert result.exit_code == 1, words
         assert words[2].partition("@")[0] in result.stderr
         assert "Traceback" not in result.stderr
-
-
-def test_versions_are_listed_chosen_and_removed(call: Call, rows: Path, trained: dict[str, Any], home: Home) -> None:
-    call(*BASICS, rows)
-
-    def versions() -> dict[str, bool]:
-        return {each["ref"]: each["active"] for each in json.loads(call("adapters", "list", "--json").stdout)}
-
-    assert set(versions()) == {"support-desk@v1", "support-desk@v2"}
-    assert "now stands for v1" in call("adapters", "activate", "support-desk@v1").stdout
-    assert versions()["support-desk@v1"]
-    shown = call("adapters", "show", "support-desk").stdout
-    assert "Active" in shown
-    assert "Better: 3 of 4." in shown
-    assert json.loads(call("adapters", "show", "support-desk", "--json").stdout)["version"] == 1
-    assert call("adapters", "remove", "support-desk@v2", input="n\n").exit_code == 0
-    assert len(versions()) == 2
-    assert call("adapters", "remove", "support-desk@v2", input="y\n").exit_code == 0
-    assert versions() == {"support-desk@v1": True}
-    assert (
-        json.loads(call("adapters", "remove", "support-desk", "--yes", "--json").stdout)["removed"] == "support-desk@v1"
-    )
-    assert versions() == {}
-    assert (home.runs / trained["run"]).is_dir()
 
 
 def test_a_paused_run_that_is_stopped_says_that_it_makes_its_adapter(call: Call, rows: Path, home: Home) -> None:

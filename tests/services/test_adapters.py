@@ -11,6 +11,7 @@ import pytest
 from studio.domain.errors import ModelError, NotFound, StudioError
 from studio.domain.records import Model, Run, Status
 from studio.services import adapters as module
+from studio.services import policy
 from studio.services.adapters import Adapters, base_of
 from studio.storage.store import Store
 
@@ -123,19 +124,89 @@ def test_the_user_chooses_the_active_version(home, adapters):
     assert [(adapter.version, adapter.active) for adapter in adapters.list()] == [(2, False), (1, True)]
 
 
+def test_the_active_version_is_not_removed_while_there_is_another(home, adapters):
+    for number in (1, 2):
+        adapters.add(finished(home, number))
+    with pytest.raises(StudioError, match="support-desk@v2 is the active version") as caught:
+        adapters.remove("support-desk")
+    assert caught.value.hint == "Make another one active first, as support-desk@v1."
+    assert len(adapters.list()) == 2
+
+
+def test_what_is_being_measured_or_exported_is_not_removed(home, adapters):
+    for number in (1, 2):
+        adapters.add(finished(home, number))
+    work = home.cache / "export-1"
+    work.mkdir()
+    (work / "request.json").write_text(json.dumps({"adapter": adapters.get("support-desk@v1").path}))
+    with pytest.raises(StudioError, match="v1 is in use: it is being exported"):
+        adapters.remove("support-desk@v1")
+    shutil.rmtree(work)
+    adapters.remove("support-desk@v1")
+
+
+def test_removing_frees_what_it_says_also_where_the_run_shares_the_weights(home, adapters):
+    for number in (1, 2):
+        adapters.add(finished(home, number))
+    version = adapters.get("support-desk@v1")
+    weights = home.runs / "support-desk-1" / "adapter" / "adapter_model.safetensors"
+    assert weights.samefile(Path(version.path, weights.name))
+    assert adapters.remove("support-desk@v1") == version.bytes
+    assert not weights.exists()
+    assert (weights.parent / "studio.json").exists()
+
+
+def test_weights_that_something_else_holds_are_not_counted_as_freed(home, adapters, tmp_path):
+    for number in (1, 2):
+        adapters.add(finished(home, number))
+    version = adapters.get("support-desk@v1")
+    weights = Path(version.path, "adapter_model.safetensors")
+    os.link(weights, tmp_path / "mine")
+    assert adapters.remove("support-desk@v1") == version.bytes - (tmp_path / "mine").stat().st_size
+
+
 def test_a_removed_version_leaves_no_trace_but_its_number(home, adapters):
     for number in (1, 2):
         adapters.add(finished(home, number))
-    adapters.remove("support-desk")  # the active one
+    adapters.activate("support-desk@v1")
+    adapters.remove("support-desk@v2")
     assert adapters.get("support-desk").ref == "support-desk@v1"
     with pytest.raises(NotFound, match="support-desk has no version 2"):
         adapters.get("support-desk@v2")
     assert adapters.add(finished(home, 3)).ref == "support-desk@v3"
-    adapters.remove("support-desk@v3")
     adapters.remove("support-desk@1")
+    adapters.remove("support-desk@v3")  # the only one
     assert list(home.adapters.iterdir()) == []
     with pytest.raises(NotFound, match="There is no adapter support-desk"):
         adapters.get("support-desk")
+
+
+GENERAL = {"difference": {"score": {"mean": -0.021, "low": -0.03, "high": -0.012}}}
+
+
+@pytest.mark.parametrize(
+    ("most", "active", "held"),
+    [(None, "v2", ""), (3, "v2", ""), (1, "v1", "General texts −2.1 points; 1 may be lost.")],
+)
+def test_a_version_that_forgot_more_than_the_rule_allows_is_kept_but_not_made_active(
+    home, adapters, most, active, held
+):
+    adapters.add(finished(home, 1))
+    policy.write(home.adapters / "support-desk", most_lost=most)
+    run = finished(home, 2)
+    fill(Path(run.path) / "adapter", {"verdict": "Better on yours: 9 of 10.", "general": GENERAL})
+    made = adapters.add(run)
+    assert made.held == held
+    assert adapters.get("support-desk").ref == f"support-desk@{active}"
+    assert adapters.activate(made.ref).active  # anyway
+
+
+def test_a_version_says_what_it_came_from(home, adapters):
+    run = finished(home)
+    facts = json.loads(Path(run.path, "adapter", "studio.json").read_text())
+    came = {"dataset_sha256": "ab", "seed": 7, "device": "processor", "studio": "1.0", "versions": {"torch": "2"}}
+    Path(run.path, "adapter", "studio.json").write_text(json.dumps(facts | came))
+    assert adapters.add(run).lineage == came | {"base_revision": "abc"}
 
 
 def test_versions_survive_the_loss_of_the_database(home, adapters):

@@ -21,13 +21,13 @@ METRICS = {
 }
 
 
-def keep(studio: Studio, name: str, version: int, metrics: dict[str, Any] | None = None) -> Path:
+def keep(studio: Studio, name: str, version: int, metrics: dict[str, Any] | None = None, **more: Any) -> Path:
     """Put a version into the home folder, as the service does."""
     folder = studio.home.adapters / name / f"v{version}"
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_bytes(b"w" * 2_000_000)
     facts = {"base": {"id": "starter", "path": "/models/starter"}, "run": f"{name}-{version}", "method": "dora"}
-    facts |= {"created": "2026-11-21T10:00:00+00:00", "metrics": metrics or {}}
+    facts |= {"created": "2026-11-21T10:00:00+00:00", "metrics": metrics or {}} | more
     (folder / "studio.json").write_text(json.dumps(facts))
     return folder
 
@@ -59,18 +59,6 @@ def test_a_card_says_what_was_measured(studio: Studio) -> None:
     assert '<b class="good">Better</b>: 14 against 0' in tab.card_head(measured)
     assert "desk, run 1 · DoRA · 2.0 MB" in tab.card_head(measured)
     assert "Not measured" in tab.card_head(unmeasured)
-
-
-def test_deleting_names_what_goes_and_who_takes_its_place(studio: Studio) -> None:
-    keep(studio, "desk", 1)
-    keep(studio, "desk", 2)
-    newest, oldest = studio.adapters.list("desk")
-    assert newest.active
-    said = " ".join(tab.losses(newest, [newest, oldest]))
-    assert "2.0 MB of weights" in said
-    assert "v1 takes its place" in said
-    assert "It is the only version." in tab.losses(newest, [newest])
-    assert not any("active" in line for line in tab.losses(oldest, [newest, oldest]))
 
 
 @pytest.fixture
@@ -138,3 +126,16 @@ def test_opening_a_name_again_draws_nothing_anew(page: Callable[..., Any], studi
     studio.adapters.activate("desk@v1")
     opened.refresh("desk")
     assert opened.values[opened.tab.outputs[-1]] != first
+
+
+@pytest.mark.parametrize(
+    ("held", "words"), [("General texts −2.1 points; 1 may be lost.", "Not made active by itself. General"), ("", "")]
+)
+def test_a_card_says_why_its_version_was_not_made_active(studio: Studio, held: str, words: str) -> None:
+    keep(studio, "desk", 1, METRICS, held=held)
+    keep(studio, "desk", 2)
+    shown = tab.card_head(studio.adapters.get("desk@v1"))
+    assert words in shown
+    assert ("Not made active" in shown) == bool(held)
+    studio.adapters.activate("desk@v1")
+    assert "Not made active" not in tab.card_head(studio.adapters.get("desk@v1"))
