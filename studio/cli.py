@@ -31,8 +31,8 @@ app.add_typer(models, name="models")
 data.data.command("show")(inspect.show)
 app.add_typer(data.data, name="data")
 app.add_typer(runs.runs, name="runs")
-app.add_typer(api.api, name="api")
 app.add_typer(adapters.adapters, name="adapters")
+app.add_typer(api.api, name="api")
 
 
 def _version(wanted: bool) -> None:
