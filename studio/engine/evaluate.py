@@ -120,7 +120,8 @@ def compare(
             "counts": np.array([len(each) for each in losses], float),
             "said": said,
             "scores": scores(said, expected),
-            "expected": answered,
+            "expected": expected,
+            "labels": answered if repeats(answered) else [],
             "swapped": swapped,
         }
     result = report(sides, seed, general_report(knows, seed))
@@ -137,7 +138,7 @@ def compare(
 
 def single_answers(examples: list[dict[str, Any]]) -> list[str]:
     """Return the answer of each example; nothing where one is text or has more than one answer."""
-    answers = [[m["content"] for m in e.get("messages", []) if m["role"] == "assistant"] for e in examples]
+    answers = [[m.get("content") or "" for m in e.get("messages", []) if m["role"] == "assistant"] for e in examples]
     return [each[0] for each in answers] if all(len(each) == 1 for each in answers) else []
 
 

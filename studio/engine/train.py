@@ -306,7 +306,7 @@ def _compare(job: Job, plan: Plan, done: Done) -> dict[str, Any]:
         limit=plan.limit,
         phase=job.reporter.phase,
         shared=job.shared,
-        general=job.config.evaluate.general,
+        general=job.config.evaluate.general and not done.stopped,
     )
     if not parallel.leads():
         return report

@@ -38,9 +38,9 @@ def difference(
 def report(sides: dict[str, Any], seed: int, general: dict[str, Any] | None = None) -> dict[str, Any]:
     """Turn per-row figures of both sides into means, differences with intervals, and a verdict.
 
-    A side has `sums` and `counts` of the loss a row, what it `said`, and a share an answer for each of `scores`. For
-    `link` it has `swapped`: the loss of some answers after their own question and after another's, and their tokens;
-    and the adapter the `expected` answers of the rows, none where a row has several.
+    A side has `sums` and `counts` of the loss a row, what it `said` where what was `expected`, and a share an answer
+    for each of `scores`. For `link` it has `swapped`: the loss of some answers after their own question and after
+    another's, and their tokens; and `labels`: the answers of all rows, where these are a few that repeat.
     """
     base, counts = sides["base"], sides["base"]["counts"]
     summary = {side: _summary(values) for side, values in sides.items()}
@@ -72,7 +72,7 @@ def link(base: dict[str, Any], adapter: dict[str, Any], rng: np.random.Generator
     answers are labels, the base may see that too and training on wrong ones leaves some of it, so it has to be more
     than the base's; or the labels have to be right more often than the commonest would be. None: it cannot be told.
     """
-    labels = repeats(adapter["expected"])
+    labels = adapter["labels"]
     found: dict[str, Any] | None = None
     own, other, counts = adapter["swapped"]
     if len(own):
@@ -80,9 +80,8 @@ def link(base: dict[str, Any], adapter: dict[str, Any], rng: np.random.Generator
         found = {"by": "swap"} | difference(before if before.sum() > 0 else 0 * before, other - own, counts, rng)
     right = adapter["scores"]["exact_match"]
     if labels and len(right) and (found is None or found["low"] <= 0):
-        expected = adapter["expected"][: len(right)]
-        common = Counter(adapter["expected"]).most_common(1)[0][0]
-        constant = np.array([float(answer == common) for answer in expected])
+        common = Counter(labels).most_common(1)[0][0]
+        constant = np.array([float(answer == common) for answer in adapter["expected"]])
         found = {"by": "commonest"} | difference(constant, right, np.ones(len(right)), rng)
     return found
 

@@ -11,7 +11,7 @@ from studio.domain.methods import METHODS
 from studio.domain.records import Adapter
 from studio.services.freed import freed_by
 from studio.studio import Studio
-from studio.ui import export, report
+from studio.ui import export, measure, report
 from studio.ui import versions as around
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, edge, go, problem
 from studio.ui.pieces import block, head, html, muted
@@ -86,6 +86,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
             older.click(edge(lambda: (name, len(versions), state(name))), None, shown, **QUIET)
         if len(versions) > 1:
             around.side_by_side(studio, versions)
+        if versions:
+            measure.panel(studio, versions)
         if hidden := [adapter for adapter in known if adapter.archived]:
             around.archived(studio, hidden, again, shown)
         if name:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from studio.domain.events import Finished, parse
-from studio.engine import evaluate, train
+from studio.engine import evaluate, tokens, train
 from studio.engine.report import Reporter
 from tests.engine.conftest import EXAMPLES, make_model, talk
 
@@ -60,3 +60,27 @@ def test_a_run_on_shuffled_labels_is_called_what_it_is(tmp_path, make_run, label
     assert "general" in found["verdict"]
     assert advice in result["closing"]["advice"]
     assert (result["closing"]["score"] > 0) == (labels == "right")
+
+
+def test_labels_are_a_few_answers_that_repeat_one_a_row():
+    def answers(*contents):
+        return {
+            "messages": [{"role": "user", "content": "?"}, *({"role": "assistant", "content": c} for c in contents)]
+        }
+
+    assert evaluate.single_answers([answers("a"), answers("b")]) == ["a", "b"]
+    assert evaluate.single_answers([answers("a"), answers("b", "c")]) == []
+    assert evaluate.single_answers([{"text": "a"}]) == []
+    assert evaluate.single_answers([answers(None)]) == [""]  # a call of a tool
+
+
+def test_an_answer_is_also_asked_of_another_question_with_another_answer(tiny):
+    tokenizer = tokens.load_tokenizer(tiny)
+    pairs = evaluate.swapped_rows(tokenizer, [talk("How?", "So."), talk("How?", "Thus."), talk("Why?", "Thus.")], 256)
+    ((own, other), *rest) = pairs
+    assert len(rest) == 1  # the second has no row of another question and another answer but the first's twin
+    assert tokenizer.decode(own.ids[own.trained]) == tokenizer.decode(other.ids[other.trained]) == "So.<|im_end|>"
+    assert "How?" in tokenizer.decode(own.ids)
+    assert "Why?" in tokenizer.decode(other.ids)
+    assert evaluate.swapped_rows(tokenizer, [talk("How?", "So.")], 256) == []
+    assert evaluate.swapped_rows(tokenizer, [{"text": "a"}], 256) == []

@@ -9,7 +9,7 @@ from studio.engine.verdict import report
 NOTHING = (np.array([]), np.array([]), np.array([]))
 
 
-def sides(base_f1, adapter_f1, base_loss=2.0, adapter_loss=1.0, n=40, expected=(), swapped=NOTHING):
+def sides(base_f1, adapter_f1, base_loss=2.0, adapter_loss=1.0, n=40, labels=(), swapped=NOTHING):
     def side(f1, loss):
         rng = np.random.default_rng(0)  # the same rows are easy for both
         values = np.clip(f1 + rng.normal(0, 0.05, n), 0, 1)
@@ -20,7 +20,7 @@ def sides(base_f1, adapter_f1, base_loss=2.0, adapter_loss=1.0, n=40, expected=(
             "scores": {"exact_match": (values > 0.9).astype(float), "token_f1": values},
         }
 
-    more = {"expected": list(expected), "swapped": swapped}
+    more = {"expected": list(labels), "labels": labels, "swapped": swapped}
     return {"base": side(base_f1, base_loss), "adapter": side(adapter_f1, adapter_loss) | more}
 
 
@@ -52,7 +52,7 @@ def test_the_headline_is_exact_answers_where_there_are_any_else_the_overlap_of_w
 def test_without_rows_nothing_is_claimed():
     none = np.array([])
     empty = {"sums": none, "counts": none, "said": [], "scores": {"exact_match": none, "token_f1": none}}
-    result = report({"base": empty, "adapter": empty | {"expected": [], "swapped": NOTHING}}, 42)
+    result = report({"base": empty, "adapter": empty | {"labels": [], "swapped": NOTHING}}, 42)
     assert result["verdict"].startswith("Not measured")
 
 
@@ -70,7 +70,7 @@ def swapped(margin, n=30):
     ("before", "after", "word"), [(0, 4, "Better"), (2, 4, "Better"), (0, 0, "Not better"), (2, 1, "Not better")]
 )
 def test_labels_have_to_follow_from_the_questions_more_than_they_do_for_the_base(before, after, word):
-    given = sides(0.0, 0.5, expected=LABELS, swapped=swapped(after))
+    given = sides(0.0, 0.5, labels=LABELS, swapped=swapped(after))
     given["base"]["swapped"] = swapped(before)
     result = report(given, 42)
     assert result["verdict"].startswith(f"{word} on yours:")
@@ -78,7 +78,7 @@ def test_labels_have_to_follow_from_the_questions_more_than_they_do_for_the_base
 
 
 def test_labels_that_are_mostly_right_need_no_more():
-    given = sides(0.0, 0.95, expected=LABELS, swapped=swapped(0))
+    given = sides(0.0, 0.95, labels=LABELS, swapped=swapped(0))
     given["base"]["swapped"] = swapped(0)
     result = report(given, 42)
     assert result["link"]["by"] == "commonest"
@@ -87,7 +87,7 @@ def test_labels_that_are_mostly_right_need_no_more():
 
 @pytest.mark.parametrize(("margin", "word"), [(4, "Better"), (0, "Not better")])
 def test_a_free_answer_has_to_be_likelier_after_its_own_question(margin, word):
-    result = report(sides(0.1, 0.6, swapped=swapped(margin), expected=[f"answer {i}" for i in range(40)]), 42)
+    result = report(sides(0.1, 0.6, swapped=swapped(margin)), 42)
     assert (result["link"]["by"], result["verdict"].split(" on yours")[0]) == ("swap", word)
 
 
