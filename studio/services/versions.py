@@ -42,10 +42,11 @@ class Versions:
 
     def archive(self, ref: str) -> Adapter:
         """Hide a version from the lists. It stays on the disk, and can be named and brought back."""
-        adapter = self.adapters.kept(ref)
-        if adapter.active:
-            raise StudioError(f"{adapter.ref} is the active version.", "Make another one active first, or delete it.")
-        return self._write(ref, archived=True)
+        with self.adapters.store.exclusive():
+            adapter = self.adapters.kept(ref)
+            if adapter.active:
+                raise StudioError(f"{adapter.ref} is the active version.", "Make another one active first.")
+            return self._write(ref, archived=True)
 
     def restore(self, ref: str) -> Adapter:
         """Bring an archived version back."""
@@ -70,7 +71,7 @@ class Versions:
         return found if found in known else None
 
     def rollback(self, name: str) -> Adapter:
-        """Make the version active that was so before; doing it twice changes nothing."""
+        """Make the version active that was so before; a second time leads back again."""
         with self.adapters.store.exclusive():
             before = self.before(name)
             if before is None:
