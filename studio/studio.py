@@ -5,6 +5,7 @@ from typing import Any
 
 from studio.services.adapters import Adapters
 from studio.services.chat import Chat
+from studio.services.conversations import Conversations
 from studio.services.datasets import Datasets
 from studio.services.estimate import Estimates
 from studio.services.evaluate import Evaluate
@@ -55,6 +56,7 @@ class Studio:
         self.export = Export(self.home, self.models, self.adapters)
         self.chat = Chat(self.home, self.models, self.adapters)
         self.programs = Programs(self.home, self.chat, self.runs, self.machine, self.lock)
+        self.conversations = Conversations(self.home)
         self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)
 

@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from studio.domain.records import Adapter
 from studio.services import adapters as adapter_files
 from studio.services import jobs
 from studio.services.adapters import Adapters
+from studio.services.held import held_out
 from studio.services.models import Models
 from studio.storage.paths import Home
 
@@ -75,11 +75,5 @@ class Export:
 
     def _prompts(self, adapter: Adapter) -> list[list[dict[str, str]]]:
         """Return conversations that end with a question: held-out ones of the adapter's run, or some of any kind."""
-        try:
-            lineage = json.loads((self.home.runs / adapter.run / "lineage.json").read_text(encoding="utf-8"))
-            with open(Path(lineage["dataset"]["path"]) / "eval.jsonl", encoding="utf-8") as file:
-                rows = [json.loads(line) for line in islice(file, PROMPTS)]
-        except (OSError, ValueError, KeyError):
-            rows = []
-        asked = [row["messages"][:-1] for row in rows if "messages" in row]
+        asked = [row["messages"][:-1] for row in held_out(self.home, adapter, 0, PROMPTS)]
         return asked or [[{"role": "user", "content": question}] for question in QUESTIONS]

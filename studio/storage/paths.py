@@ -13,7 +13,7 @@ from platformdirs import user_data_path
 
 from studio.domain.errors import StudioError
 
-FOLDERS = ("models", "datasets", "runs", "adapters", "exports", "cache", "logs")
+FOLDERS = ("models", "datasets", "runs", "adapters", "exports", "chats", "cache", "logs")
 
 
 class Home:

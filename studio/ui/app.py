@@ -34,7 +34,7 @@ TABS: dict[str, Callable[[Studio, Shell], Tab]] = {
     "settings": settings.build,
 }
 LAST = ("settings",)  # set apart at the end
-PRIVATE = ("notify.json", "notices.json", "api.json", "vault")  # in the home folder, never served
+PRIVATE = ("chat.json", "notify.json", "notices.json", "api.json", "vault")  # in the home folder, never served
 PULSE = 5  # seconds between two looks at active runs
 LOOK = 0.08  # seconds between two looks at the queue: not felt by a user, and under 1 % of a processor
 # The page's title and icon show how far the run is.

@@ -10,7 +10,7 @@ from studio.services.progress import words as phase_words
 from studio.ui.pieces import html
 
 NO_ADAPTER = " (no adapter)"  # the end of the choice that is a base model alone; any other choice is an adapter's ref
-Turn = dict[str, Any]  # {"asked": text, "answers": {choice: {"text": …, "figures": …}}}
+Turn = dict[str, Any]  # {"asked": text, "answers": {choice: {"text": …, "figures": …}}, "expected": what the data says}
 
 
 def bare(model: Model) -> str:
@@ -26,10 +26,6 @@ def worn(choice: str) -> str | None:
 def name_of(choice: str) -> str:
     """Return who answers, as it stands over a lane: support-desk v3."""
     return choice.replace("@", " ") if worn(choice) else choice
-
-
-def sampling(heat: float, room: int) -> str:
-    return f"Instruction and sampling: temperature {heat:g}, up to {room:,} tokens"
 
 
 def spoken(choice: str, history: list[Turn], instruction: str = "") -> list[dict[str, str]]:
@@ -51,7 +47,7 @@ def waiting_for(phase: Phase, name: str) -> str:
 
 
 def figures(done: Done) -> str:
-    """Return how quick an answer was: first word 0.4 s · 38 tokens/s · adapter changed in 12 ms."""
+    """Return how quick an answer was: first word 0.4 s · 38 tokens/s · swap 12 ms."""
     said = []
     if done.first_token_seconds is not None:
         said.append(f"first word {done.first_token_seconds:.1f} s")
@@ -77,12 +73,21 @@ def lane_head(choice: str, said: str) -> str:
 
 def talk(choice: str, history: list[Turn], waiting: str = "") -> str:
     """Return a lane's conversation. What a model writes is text here: neither HTML nor Markdown of it is obeyed."""
-    mine = [turn for turn in history if choice in turn["answers"] or turn is history[-1]]
+    mine = [
+        turn | {"place": place}
+        for place, turn in enumerate(history)
+        if choice in turn["answers"] or turn is history[-1]
+    ]
     return html(
         """<ol class="said" aria-label="Conversation with {{ name }}">{% for turn in mine %}
-<li class="user"><span class="role">You</span><p>{{ turn.asked }}</p></li>
+<li class="user"><span class="role">You</span>
+<button class="edit" data-id="{{ turn.place }}" aria-label="Edit message {{ turn.place + 1 }}">Edit</button>
+<p>{{ turn.asked }}</p></li>
 {% set answer = turn.answers[choice] %}{% if answer and (answer.text or answer.over) %}
-<li><span class="role">{{ name }}</span><p>{{ answer.text or "It ended without a word." }}</p></li>{% endif %}{% else %}
+<li><span class="role">{{ name }}</span><p>{{ answer.text or "It ended without a word." }}</p></li>{% endif %}
+{% if turn.expected %}
+<li class="expected"><span class="role">In the data</span><p>{{ turn.expected }}</p></li>{% endif %}
+{% else %}
 <li class="none muted">Ask something your data answers.</li>{% endfor %}
 {% if waiting %}<li class="muted" role="status"><p>{{ waiting }}</p></li>{% endif %}</ol>""",
         mine=mine,

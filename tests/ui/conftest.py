@@ -93,7 +93,9 @@ class Page:
         event = gr.SelectData(None, {"index": id, "value": id})
         for handler in self.demo.fns.values():
             if (component._id, "select") in handler.targets and handler.fn:
-                self._take(handler.fn(event, *[self.values[each] for each in handler.inputs]), handler.outputs)
+                result = handler.fn(event, *[self.values[each] for each in handler.inputs])
+                for each in result if hasattr(result, "__next__") else [result]:
+                    self._take(each, handler.outputs)
 
     def _take(self, result: Any, outputs: list[Any]) -> None:
         if not isinstance(result, dict) or "__type__" in result:

@@ -48,6 +48,11 @@ def ask(view: Any, text: str) -> None:
     view.press("Message", "submit", text)
 
 
+def edit(view: Any, place: int) -> None:
+    """Press "Edit" at a message of the first lane."""
+    view.take(next(each for each, text in view.values.items() if 'class="said"' in str(text)), str(place))
+
+
 def lanes(view: Any) -> list[str]:
     return [part.split("</div>")[0] for part in view.seen().split('class="lane-head"')[1:]]
 
@@ -64,17 +69,17 @@ def test_only_adapters_of_the_base_are_offered_the_newest_answers(view: Any, stu
     keep(studio, 2)
     keep(studio, 3, base="another")
     view.refresh()
-    assert view.was("Who answers, up to three", "choices") == [
+    assert view.was("Who answers, up to six", "choices") == [
         (BASE, BASE), ("desk v2", "desk@v2"), ("desk v1", "desk@v1"),
     ]  # fmt: skip
-    assert view.values[view.find("Who answers, up to three")] == ["desk@v2"]
+    assert view.values[view.find("Who answers, up to six")] == ["desk@v2"]
 
 
 def test_an_adapter_that_was_handed_over_answers(view: Any, studio: Studio, model: Model) -> None:
     keep(studio, 1)
     keep(studio, 2)
     view.refresh("desk@v1")
-    assert view.values[view.find("Who answers, up to three")] == ["desk@v1"]
+    assert view.values[view.find("Who answers, up to six")] == ["desk@v1"]
     assert view.values[view.item] == ""  # taken: coming back later keeps whom the user chose since
     view.refresh("desk@v7")
     assert "has no version 7" in view.seen()
@@ -84,7 +89,7 @@ def test_an_adapter_that_was_handed_over_answers(view: Any, studio: Studio, mode
 def test_the_same_message_is_answered_in_each_lane(view: Any, studio: Studio, model: Model) -> None:
     keep(studio, 1)
     view.refresh()
-    view.press("Who answers, up to three", "input", ["desk@v1", BASE])
+    view.press("Who answers, up to six", "input", ["desk@v1", BASE])
     ask(view, "hello !adapter")
     first, second = lanes(view)
     assert "desk v1" in first
@@ -97,8 +102,8 @@ def test_the_same_message_is_answered_in_each_lane(view: Any, studio: Studio, mo
 
     ask(view, "again")
     assert view.seen().count("hello None") == 1
-    view.press("Clear the conversation")
-    assert "hello" not in view.seen()
+    view.press("New conversation")
+    assert "<p>hello" not in view.seen()
 
 
 def test_the_answer_is_seen_while_it_is_written(view: Any, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +122,7 @@ def test_the_answer_is_seen_while_it_is_written(view: Any, model: Model, monkeyp
 def test_stop_ends_this_answer_and_those_to_come(view: Any, studio: Studio, model: Model) -> None:
     keep(studio, 1)
     view.refresh()
-    view.press("Who answers, up to three", "input", ["desk@v1", BASE])
+    view.press("Who answers, up to six", "input", ["desk@v1", BASE])
     message = view.find("Message")
     view.values[message] = "so far !wait never"
     sending, stopping = (
@@ -149,7 +154,7 @@ def test_the_reason_one_cannot_answer_keeps_no_other_from_it(
 ) -> None:
     keep(studio, 1)
     view.refresh()
-    view.press("Who answers, up to three", "input", ["desk@v1", BASE])
+    view.press("Who answers, up to six", "input", ["desk@v1", BASE])
     spoken = tab.spoken
     monkeypatch.setattr(
         tab, "spoken", lambda choice, *rest: spoken(choice, [{"asked": "hi !error"}] if "desk" in choice else rest[0])
@@ -160,9 +165,156 @@ def test_the_reason_one_cannot_answer_keeps_no_other_from_it(
     assert view.values[view.find("Message")] == ""
 
 
+def test_six_answer_side_by_side(view: Any, studio: Studio, model: Model) -> None:
+    for version in range(1, 7):
+        keep(studio, version)
+    view.refresh()
+    view.press("Who answers, up to six", "input", [f"desk@v{version}" for version in range(1, 7)])
+    ask(view, "hello !adapter")
+    assert len(lanes(view)) == 6
+    for version in range(1, 7):
+        assert f"<p>hello {studio.adapters.get(f'desk@v{version}').path}</p>" in view.seen()
+
+
+def test_the_last_message_is_answered_again(view: Any, model: Model) -> None:
+    view.refresh()
+    ask(view, "one")
+    ask(view, "two")
+    view.values[view.find("Message")] = "not sent yet"
+    view.press("Answer again")
+    assert view.seen().count("<p>two</p>") == 2, "the question once, the answer once"
+    assert view.seen().count("<p>one</p>") == 2
+
+
+def test_a_sent_message_is_changed_and_answered(view: Any, model: Model) -> None:
+    view.refresh()
+    for text in ("one", "two", "three"):
+        ask(view, text)
+    edit(view, 1)
+    assert view.values[view.find("Message")] == "two"
+    ask(view, "two and a half")
+    assert view.seen().count("<p>one</p>") == 2
+    assert view.seen().count("<p>two and a half</p>") == 2
+    assert "<p>three</p>" not in view.seen()
+    ask(view, "four")
+    assert view.seen().count("<p>four</p>") == 2
+    assert "<p>two and a half</p>" in view.seen()
+
+    edit(view, 0)
+    view.press("Leave the message as it was")
+    assert view.values[view.find("Message")] == ""
+    ask(view, "five")
+    assert "<p>one</p>" in view.seen()
+
+
+def test_a_changed_message_that_nobody_answers_loses_nothing(view: Any, model: Model) -> None:
+    view.refresh()
+    for text in ("one", "two"):
+        ask(view, text)
+    edit(view, 0)
+    ask(view, "!error")
+    assert view.seen().count("<p>two</p>") == 2
+    assert view.values[view.find("Message")] == "!error"
+    ask(view, "better")  # still in its place
+    assert "<p>two</p>" not in view.seen()
+    assert view.seen().count("<p>better</p>") == 2
+
+
+@pytest.fixture
+def held_out(studio: Studio, model: Model, tmp_path: Path) -> list[str]:
+    """An adapter whose run held six conversations out; their questions."""
+    keep(studio, 1)
+    (studio.home.runs / "desk-1").mkdir()
+    (studio.home.runs / "desk-1" / "lineage.json").write_text(json.dumps({"dataset": {"path": str(tmp_path)}}))
+    facts = studio.home.adapters / "desk" / "v1" / "studio.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"run": "desk-1"}))
+    talks = [
+        [{"role": "system", "content": f"Be {n}."}, {"role": "user", "content": f"Where is {n}?"},
+         {"role": "assistant", "content": f"{n} is here."}, {"role": "user", "content": "Thanks"}] for n in range(6)
+    ]  # fmt: skip
+    (tmp_path / "eval.jsonl").write_text("".join(json.dumps({"messages": talk, "row": 1}) + "\n" for talk in talks))
+    return [talk[1]["content"] for talk in talks]
+
+
+def test_held_out_questions_are_one_press_away(view: Any, held_out: list[str]) -> None:
+    view.refresh("desk@v1")
+    for question in held_out[:4]:
+        assert question in view.seen()
+    ask(view, "something before")
+    view.pick("Questions it was not trained on", "2")
+    assert view.seen().count("<p>Where is 2?</p>") == 2
+    assert "In the data" in view.seen()
+    assert "<p>2 is here.</p>" in view.seen()
+    assert view.values[view.find("Instruction")] == "Be 2."
+    assert "something before" not in lanes(view)[0]
+    view.press("Show others")
+    assert held_out[4] in view.seen()
+    assert held_out[5] in view.seen()
+    view.press("Show others")
+    assert held_out[0] in view.seen()
+    view.press("Who answers, up to six", "input", [BASE])
+    assert view.was("Questions it was not trained on", "visible") is False
+
+
+def test_conversations_are_kept_opened_and_deleted(view: Any, studio: Studio, model: Model) -> None:
+    view.refresh()
+    view.values[view.find("Instruction")] = "Be brief."
+    ask(view, "first question")
+    ask(view, "and more")
+    view.press("New conversation")
+    view.values[view.find("Instruction")] = ""
+    ask(view, "second question")
+    _, first = studio.conversations.list()
+    assert [turn["asked"] for turn in first.turns] == ["first question", "and more"]
+    view.pick("Kept conversations", first.id)
+    assert "<p>and more</p>" in view.seen()
+    assert "<p>second question</p>" not in view.seen()
+    assert view.values[view.find("Instruction")] == "Be brief."
+    view.press("Name of the open conversation", "submit", "Parcels")
+    ask(view, "a third")
+    assert [(each.title, len(each.turns)) for each in studio.conversations.list()] == [
+        ("Parcels", 3), ("second question", 1),
+    ]  # fmt: skip
+    file = Path(view.values[view.find("Download as training data")])
+    assert file.name == "parcels.jsonl"
+    (row,) = map(json.loads, file.read_text().splitlines())
+    assert [turn["role"] for turn in row["messages"]] == ["system", *["user", "assistant"] * 3]
+    assert len(Path(view.values[view.find("Download all as training data")]).read_text().splitlines()) == 2
+    view.press("Delete it")
+    assert [each.title for each in studio.conversations.list()] == ["second question"]
+    assert not file.exists()
+    ask(view, "go on")  # it begins anew, with what is on the page
+    assert len(studio.conversations.list()) == 2
+
+
+def test_keeping_can_be_turned_off(view: Any, studio: Studio, model: Model) -> None:
+    view.refresh()
+    view.press("Keep conversations on this machine", "input", False)
+    ask(view, "secret")
+    assert studio.conversations.list() == []
+    assert list(studio.home.chats.iterdir()) == []
+    view.refresh()
+    assert view.values[view.find("Keep conversations on this machine")] is False
+
+
+def test_a_conversation_that_is_gone_is_not_opened(view: Any, studio: Studio, model: Model) -> None:
+    view.refresh()
+    ask(view, "hello")
+    (kept,) = studio.conversations.list()
+    view.press("New conversation")
+    studio.conversations.save(kept.model_copy(update={"id": "", "model": "/gone"}))
+    view.refresh()
+    gone = next(each for each in studio.conversations.list() if each.model == "/gone")
+    view.pick("Kept conversations", gone.id)
+    assert "Its model is not on this machine any more." in view.seen()
+    studio.conversations.remove(kept.id)
+    view.pick("Kept conversations", kept.id)
+    assert "<p>hello</p>" not in view.seen()
+
+
 def test_nobody_chosen_is_said(view: Any, model: Model) -> None:
     view.refresh()
-    view.press("Who answers, up to three", "input", [])
+    view.press("Who answers, up to six", "input", [])
     ask(view, "hello")
     assert "Nobody answers." in view.seen()
 
@@ -219,12 +371,16 @@ def test_what_a_model_writes_does_not_run_in_the_browser(model: Model, open_chat
     page = open_chat
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    evil = '<img src="/leak.png" onerror="document.title=1"> ![x](/leak.md) ${document.title=2} <b>bold</b>'
+    evil = (
+        '<img src="/leak.png" onerror="document.title=1"> ![x](/leak.md) [y](javascript:document.title=3) '
+        "${document.title=2} <b>bold</b> <script>document.title=4</script> <svg onload=document.title=5></svg> "
+        "<a href=/leak>link</a> http://127.0.0.1/leak.txt"
+    )
     page.get_by_label("Message").fill(evil)
     page.keyboard.press("Enter")
     answer = page.locator(".said li:not(.user) p")
     expect(answer).to_have_text(evil, timeout=20_000)
     expect(page.get_by_role("button", name="Send")).to_be_visible()
-    assert page.locator(".said img, .said b").count() == 0
-    assert page.title() not in ("1", "2")
+    assert page.locator(":is(.said, .rows) :is(img, b, a, script, svg)").count() == 0
+    assert page.title() not in map(str, range(1, 6))
     assert not [url for url in asked if "leak" in url]
