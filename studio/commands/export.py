@@ -15,7 +15,8 @@ def export(
     format: Annotated[
         Format,
         typer.Option(
-            help="merged: a folder for transformers, vLLM. gguf: a file for llama.cpp. ollama: that and a Modelfile."
+            help="merged: a folder for transformers, vLLM. gguf: a file for llama.cpp. gguf-adapter: the adapter "
+            "alone, for its --lora. ollama: a GGUF file and a Modelfile."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write, new or empty.")],

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from studio.domain.errors import ModelError
-from studio.engine import gate, generate, gguf_file, modelfile, models, parity, tokens
+from studio.engine import gate, generate, gguf_file, gguf_lora, llama_cpp, modelfile, models, parity, tokens
 from studio.engine.report import Reporter, write_json
 
 BYTES_FP32 = 4.5  # for a parameter merged in fp32, what is written meanwhile included
-MODEL = "model.gguf"
+MODEL, ADAPTER = "model.gguf", "adapter.gguf"
 
 
 def run(directory: Path, reporter: Reporter) -> None:
@@ -32,6 +33,8 @@ def run(directory: Path, reporter: Reporter) -> None:
     tokens.template_of(tokenizer)
     if request["format"] != "merged":
         gguf_file.refuse(_config(base), tokenizer)
+    if request["format"] == "gguf-adapter":
+        gguf_lora.refuse(settings, request["name"])
     reporter.phase("Asking the adapter")
     dtype = models.pick_dtype("auto", device)
     model: Any = peft.PeftModel.from_pretrained(models.load_base(base, "none", dtype, device), str(adapter)).eval()
@@ -42,17 +45,19 @@ def run(directory: Path, reporter: Reporter) -> None:
         )
     prompts = [tokens.render(tokenizer, messages, prompt=True) for messages in request["prompts"]]
     expected = parity.answers(model, tokenizer, prompts)
-    del model
-    reporter.phase("Putting the adapter into its base")
-    merged = _merged(base, adapter)
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        found = _write(merged, tokenizer, request, temporary, expected, reporter.phase)
+        result = {"format": request["format"], "weights": request["weights"]}
+        if request["format"] == "gguf-adapter":
+            found = _write_adapter(model, tokenizer, request, temporary, expected, reporter.phase)
+        else:
+            del model
+            reporter.phase("Putting the adapter into its base")
+            found = _write(_merged(base, adapter), tokenizer, request, temporary, expected, reporter.phase)
         reporter.phase("Checking the files")
-        result = {"format": request["format"], "weights": request["weights"], "parity": found.facts()}
-        result |= {"files": _hashed(temporary)}
+        result |= {"parity": found.facts(), "files": _hashed(temporary)}
         write_json(temporary / "export.json", result | {key: request[key] for key in ("name", "base")})
         if out.is_dir():
             out.rmdir()  # an empty one: another was refused
@@ -67,10 +72,13 @@ def _config(base: Path) -> Any:
     return AutoConfig.from_pretrained(base, trust_remote_code=False)
 
 
+def _half(base: Path) -> torch.dtype:
+    return torch.float16 if getattr(_config(base), "dtype", None) == torch.float16 else torch.bfloat16
+
+
 def _merged(base: Path, adapter: Path) -> Any:
     """Return the base with the adapter in it, on the processor: added in fp32 where the memory allows, then 16 bits."""
-    stored = getattr(_config(base), "dtype", None)
-    half = torch.float16 if stored == torch.float16 else torch.bfloat16
+    half = _half(base)
     size = sum(file.stat().st_size for file in base.glob("model*.safetensors")) / 2
     dtype = torch.float32 if psutil.virtual_memory().available > BYTES_FP32 * size else half
     cpu = torch.device("cpu")
@@ -100,7 +108,7 @@ def _write(
         phase("Comparing it with the adapter")
         dtype = models.pick_dtype("auto", device)
         again, words = models.load_base(folder, "none", dtype, device), tokens.load_tokenizer(folder)
-        return parity.compare(again, words, expected)
+        return parity.compare(parity.Transformers(again, words), expected)
     phase("Writing the GGUF file")
     saved = folder / ".tokenizer"
     tokenizer.save_pretrained(saved)
@@ -109,7 +117,34 @@ def _write(
     if request["format"] == "ollama":
         (folder / "Modelfile").write_text(modelfile.make(tokenizer, MODEL), encoding="utf-8")
     phase("Comparing it with the adapter")
-    return parity.compare(*_read_gguf(folder, merged.config), expected)
+    if llama_cpp.is_there():
+        return llama_cpp.ask(folder / MODEL, None, expected)
+    return parity.compare(parity.Transformers(*_read_gguf(folder, merged.config)), expected)
+
+
+def _write_adapter(
+    model: Any,
+    tokenizer: Any,
+    request: dict[str, Any],
+    folder: Path,
+    expected: list[parity.Answer],
+    phase: Callable[..., None],
+) -> parity.Parity:
+    """Write the adapter alone, read it back, and compare: with llama.cpp on a base in 16 bits, if that is there."""
+    phase("Writing the GGUF file")
+    gguf_lora.write(model, folder / ADAPTER, request["name"], request["base"])
+    (folder / "template.jinja").write_text(tokenizer.chat_template, encoding="utf-8")
+    phase("Comparing it with the adapter")
+    gguf_lora.read(model, folder / ADAPTER)
+    found = parity.compare(parity.Transformers(model, tokenizer), expected)
+    if not llama_cpp.is_there() or not found.ok:
+        return found
+    phase("Comparing it with the adapter, by llama.cpp")
+    base = Path(request["model"])
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".base-") as place:
+        plain = models.load_base(base, "none", _half(base), torch.device("cpu"))
+        gguf_file.write(plain, tokenizer, base, Path(place) / MODEL, "f16", request["base"])
+        return llama_cpp.ask(Path(place) / MODEL, folder / ADAPTER, expected)
 
 
 def _read_gguf(folder: Path, wanted: Any) -> tuple[Any, Any]:

@@ -61,9 +61,7 @@ def write(model: Any, tokenizer: Any, folder: Path, path: Path, kind: str, name:
         target = names.get_name(key, try_suffixes=(".weight", ".bias"))
         if target is None:
             raise ModelError(f"The weights {key} have no place in a GGUF file of this kind.", OTHERWISE)
-        if arch is gguf.MODEL_ARCH.LLAMA and key.endswith(("q_proj.weight", "k_proj.weight")):
-            heads = config.num_attention_heads if "q_proj" in key else config.num_key_value_heads
-            value = value.reshape(heads, 2, value.shape[0] // heads // 2, -1).transpose(1, 2).reshape(value.shape)
+        value = turned(value, heads(config, key))
         data = value.detach().to("cpu", torch.float32).contiguous().numpy()
         fits = data.ndim > 1 and (stored is not gguf.GGMLQuantizationType.Q8_0 or data.shape[-1] % 32 == 0)
         if fits:
@@ -76,6 +74,24 @@ def write(model: Any, tokenizer: Any, folder: Path, path: Path, kind: str, name:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def heads(config: Any, key: str) -> int:
+    """Return by how many heads llama.cpp turns the rows of these weights; 0 where it leaves them."""
+    if ARCHITECTURES[config.model_type] is not gguf.MODEL_ARCH.LLAMA or not key.endswith(
+        ("q_proj.weight", "k_proj.weight")
+    ):
+        return 0
+    return int(config.num_attention_heads if "q_proj" in key else config.num_key_value_heads)
+
+
+def turned(value: torch.Tensor, heads: int, back: bool = False) -> torch.Tensor:
+    """Return query or key rows in llama.cpp's order, in which the two halves of a head alternate, or back in ours."""
+    if not heads:
+        return value
+    half = value.shape[0] // heads // 2
+    shape = (heads, half, 2, -1) if back else (heads, 2, half, -1)
+    return value.reshape(shape).transpose(1, 2).reshape(value.shape)
 
 
 def rope(config: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Does an exported model answer as the adapter does? Its next tokens are compared with the adapter's own."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -26,6 +26,7 @@ class Parity:
     agreement: float
     divergence: float
     same_tokens: bool  # whether the exported tokenizer gives the same tokens
+    by: str  # what read the export
     words: str
 
     def facts(self) -> dict[str, Any]:
@@ -56,25 +57,50 @@ def answers(model: Any, tokenizer: Any, prompts: list[str]) -> list[Answer]:
     return found
 
 
-def compare(model: Any, tokenizer: Any, expected: list[Answer]) -> Parity:
+class Reader(Protocol):
+    """An exported model and its tokenizer, whoever reads them."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, token: int) -> str: ...
+
+    def logs(self, answer: Answer) -> torch.Tensor:
+        """Return the log probabilities of all tokens at each place of the answer [A, V]."""
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """A model read by transformers."""
+
+    model: Any
+    tokenizer: Any
+
+    def encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, token: int) -> str:
+        return str(self.tokenizer.decode([token]))
+
+    def logs(self, answer: Answer) -> torch.Tensor:
+        return functional.log_softmax(_logits(self.model, answer.ids, answer.start), -1)
+
+
+def compare(reader: Reader, expected: list[Answer], by: str = "transformers") -> Parity:
     """Return how far a model's predictions for the adapter's answers are the adapter's own."""
     same = total = 0
     divergence, parted, tokens_equal = 0.0, "", True
-    for answer in expected:
-        tokens_equal &= (
-            tokenizer(answer.text, add_special_tokens=False)["input_ids"] == answer.ids[: answer.start].tolist()
-        )
-        mine = _logits(model, answer.ids, answer.start)
-        left, right = answer.logits.argmax(-1), mine.argmax(-1)
-        logs = functional.log_softmax(answer.logits, -1), functional.log_softmax(mine, -1)
+    for number, answer in enumerate(expected):
+        tokens_equal &= reader.encode(answer.text) == answer.ids[: answer.start].tolist()
+        logs = functional.log_softmax(answer.logits, -1), reader.logs(answer)
+        left, right = (each.argmax(-1) for each in logs)
         best, other = (logs[0].gather(1, each[:, None])[:, 0] for each in (left, right))
         equal = best - other < TIE
         same, total = same + int(equal.sum()), total + len(equal)
         divergence += float(functional.kl_div(logs[1], logs[0], log_target=True, reduction="sum"))
         if not parted and not equal.all():
             place = int((~equal).nonzero()[0])
-            pair = (tokenizer.decode([int(each[place])]) for each in (left, right))
-            parted = "They part at token {} of an answer: “{}” there, “{}” here.".format(place + 1, *pair)
+            pair = (reader.decode(int(each[place])) for each in (left, right))
+            parted = "They part at token {} of answer {}: “{}” there, “{}” here.".format(place + 1, number + 1, *pair)
     agreement, mean = same / max(total, 1), divergence / max(total, 1)
     ok = tokens_equal and agreement >= AGREE and mean <= DIVERGE
     words = f"{same:,} of {total:,} tokens are the adapter's own"
@@ -82,7 +108,7 @@ def compare(model: Any, tokenizer: Any, expected: list[Answer]) -> Parity:
         words += f"; its predictions are {mean:.2g} nats a token away"
     if not tokens_equal:
         words += "; its tokenizer gives other tokens"
-    return Parity(ok, len(expected), total, agreement, mean, tokens_equal, f"{words}. {parted}".strip())
+    return Parity(ok, len(expected), total, agreement, mean, tokens_equal, by, f"{words}. {parted}".strip())
 
 
 def _logits(model: Any, ids: torch.Tensor, start: int) -> torch.Tensor:

@@ -78,7 +78,7 @@ class Swap:
 
         `config` is its adapter_config.json, `weights` its tensors by the names in its file.
         """
-        if self.translated or not _plain(config):
+        if self.translated or not plain(config):
             return False
         pairs: dict[str, dict[str, torch.Tensor]] = {}
         for key, value in weights.items():
@@ -129,7 +129,7 @@ class Swap:
         return self.targets[key]
 
 
-def _plain(config: dict[str, Any]) -> bool:
+def plain(config: dict[str, Any]) -> bool:
     """Whether an adapter is LoRA as in the paper, all in A, B and a scale, and its settings can be read."""
     targets = config.get("target_modules")
     return (

@@ -16,8 +16,9 @@ from studio.services.held import held_out
 from studio.services.models import Models
 from studio.storage.paths import Home
 
-Format = Literal["merged", "gguf", "ollama"]
+Format = Literal["merged", "gguf", "gguf-adapter", "ollama"]
 Weights = Literal["f16", "bf16", "q8_0"]
+WEIGHTS = {"merged": "16 bits", "gguf-adapter": "32 bits"}  # where there is no choice
 PROMPTS = 8  # questions whose answers are compared
 # Where the run held nothing back, or its data is gone.
 QUESTIONS = (
@@ -39,7 +40,7 @@ class Export:
     ) -> dict[str, Any]:
         """Write the export to the folder `out`, which must not hold anything yet; return path, parity and files.
 
-        `weights` is how a GGUF file stores them; a merged model has 16 bits. `parity.ok` says whether it answers as
+        `weights` is how a GGUF file of a model stores them. `parity.ok` says whether it answers as
         the adapter does. A failed comparison keeps the files: the caller decides.
         """
         adapter = self.adapters.get(adapter_ref)
@@ -59,7 +60,7 @@ class Export:
                 "adapter": adapter.path,
                 "name": adapter.ref,
                 "format": format,
-                "weights": weights if format != "merged" else "16 bits",
+                "weights": WEIGHTS.get(format, weights),
                 "out": str(out),
                 "prompts": self._prompts(adapter),
             }

@@ -69,7 +69,6 @@ def build() -> Knobs:
             label="Seed",
             info="The same seed, the same answer to the same question. Empty: another each time.",
             precision=0,
-            minimum=0,
             interactive=True,
         )
     gr.on(

@@ -14,10 +14,16 @@ from studio.studio import Studio
 from studio.ui.common import QUIET, edge, phases, problem
 from studio.ui.pieces import block, busy, definitions, note, section
 
-FORMS = [("Model folder", "merged"), ("GGUF file", "gguf"), ("Ollama package", "ollama")]
+FORMS = [
+    ("Model folder", "merged"),
+    ("GGUF file", "gguf"),
+    ("GGUF adapter", "gguf-adapter"),
+    ("Ollama package", "ollama"),
+]
 ABOUT = {
     "merged": "The base with the adapter in it, for transformers, vLLM and what else reads model folders.",
     "gguf": "One file for llama.cpp and programs built on it.",
+    "gguf-adapter": "The adapter alone, for llama.cpp beside a GGUF file of its base: llama-cli -m BASE --lora FILE.",
     "ollama": "A GGUF file and a Modelfile with the chat format it was trained with.",
 }
 WEIGHTS = [("16 bits", "f16"), ("8 bits, half the size", "q8_0")]
@@ -36,7 +42,7 @@ def panel(studio: Studio, adapter: Adapter, button: gr.Button) -> None:
             close = gr.Button("Close", size="md", min_width=80, scale=0)
 
     def choose(wanted: Format) -> list[Any]:
-        file = wanted != "merged"
+        file = wanted in ("gguf", "ollama")
         return [gr.Radio(info=ABOUT[wanted]), gr.Radio(visible=file), str(studio.export.place(adapter, wanted)), ""]
 
     def run(wanted: Format, kept: Weights, folder: str) -> Iterator[list[Any]]:
@@ -66,7 +72,7 @@ def told(result: dict[str, Any]) -> str:
     if parity["ok"]:
         shown = note(
             f"Same answers: {parity['words']}",
-            f"{parity['prompts']} questions were compared.",
+            f"{parity['prompts']} questions were compared, read by {parity['by']}.",
             word="Exported",
             tone="good",
         )

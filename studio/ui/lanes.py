@@ -81,7 +81,7 @@ def talk(choice: str, history: list[Turn], waiting: str = "") -> str:
     return html(
         """<ol class="said" aria-label="Conversation with {{ name }}">{% for turn in mine %}
 <li class="user"><span class="role">You</span>
-<button class="edit" data-id="{{ turn.place }}" aria-label="Edit message {{ turn.place + 1 }}">Edit</button>
+<button class="edit" data-id="{{ turn.place }}" aria-label="Edit question {{ turn.place + 1 }}">Edit</button>
 <p>{{ turn.asked }}</p></li>
 {% set answer = turn.answers[choice] %}{% if answer and (answer.text or answer.over) %}
 <li><span class="role">{{ name }}</span><p>{{ answer.text or "It ended without a word." }}</p></li>{% endif %}

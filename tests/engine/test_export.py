@@ -5,13 +5,14 @@ import json
 
 import gguf
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from studio.domain.errors import ModelError
 from studio.domain.methods import METHODS
-from studio.engine import export, gguf_file, parity, tokens
+from studio.engine import export, gguf_file, llama_cpp, parity, tokens
 from studio.engine.report import Reporter
 from tests.engine.conftest import STARTER_TEMPLATE, make_model, make_tokenizer
 from tests.engine.test_generate import make_adapter, make_any
@@ -54,11 +55,28 @@ def test_the_template_of_the_training_goes_along(tiny, tmp_path):
     assert AutoTokenizer.from_pretrained(out).chat_template == mine
 
 
-@pytest.mark.parametrize("weights", ["f16", "bf16", "q8_0"])
-@pytest.mark.parametrize("kind", ["llama", "mistral", "qwen2", "qwen3", "llama 3", "untied"])
-def test_a_gguf_file_is_the_adapter_on_its_base(tmp_path, kind, weights):
+KINDS = ["llama", "mistral", "qwen2", "qwen3", "llama 3", "untied"]
+
+
+def make_base(folder, kind):
     more = {"llama 3": {"rope_parameters": LLAMA_3}, "untied": {"tie_word_embeddings": False}}.get(kind, {})
-    base = make_model(tmp_path / "base", kind if not more else "llama", sliding_window=None, **more)
+    return make_model(folder, kind if not more else "llama", sliding_window=None, **more)
+
+
+@pytest.fixture(params=["transformers", "llama.cpp"])
+def reader(request, monkeypatch):
+    """Who reads a GGUF file back; llama.cpp is an extra."""
+    if request.param == "transformers":
+        monkeypatch.setattr(llama_cpp, "is_there", lambda: False)
+    else:
+        pytest.importorskip("xllamacpp")
+    return request.param
+
+
+@pytest.mark.parametrize("weights", ["f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gguf_file_is_the_adapter_on_its_base(tmp_path, kind, weights, reader):
+    base = make_base(tmp_path / "base", kind)
     adapter = make_adapter(base, tmp_path / "adapter", 1)
     result, out = exported(tmp_path / "job", base, adapter, "gguf", weights)
     assert result["parity"]["ok"], result["parity"]["words"]
@@ -67,6 +85,52 @@ def test_a_gguf_file_is_the_adapter_on_its_base(tmp_path, kind, weights):
     assert fields["tokenizer.chat_template"].contents() == STARTER_TEMPLATE
     assert fields["tokenizer.ggml.pre"].contents() in ("gpt-2", "qwen2")
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_alone_is_a_gguf_file(tmp_path, kind, reader):
+    base = make_base(tmp_path / "base", kind)
+    result, out = exported(tmp_path / "job", base, make_adapter(base, tmp_path / "adapter", 1), "gguf-adapter")
+    assert result["parity"]["ok"], result["parity"]["words"]
+    assert result["parity"]["by"].startswith(reader)
+    assert result["parity"]["divergence"] < 0.001
+    assert [path.name for path in sorted(out.iterdir())] == ["adapter.gguf", "export.json", "template.jinja"]
+    file = gguf.GGUFReader(out / "adapter.gguf")
+    facts = {key: file.fields[key].contents() for key in ("general.type", "adapter.type", "adapter.lora.alpha")}
+    assert facts == {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 8.0}
+    assert {"blk.0.attn_q.weight.lora_a", "blk.1.ffn_down.weight.lora_b"} <= {tensor.name for tensor in file.tensors}
+
+
+def test_scales_and_ranks_of_layers_are_in_the_file(tiny, tmp_path, reader):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    config = {"r": 4, "rank_pattern": {"q_proj": 8}, "alpha_pattern": {"k_proj": 32}, "use_rslora": True}
+    config |= {"target_modules": ["q_proj", "k_proj", "down_proj"], "init_lora_weights": False}
+    peft.get_peft_model(model, peft.LoraConfig(**config)).save_pretrained(tmp_path / "adapter")
+    result, _ = exported(tmp_path / "job", tiny, tmp_path / "adapter", "gguf-adapter")
+    assert result["parity"]["divergence"] < 0.001, result["parity"]["words"]
+
+
+def test_llama_cpp_tells_another_adapter_apart(tiny, tmp_path):
+    pytest.importorskip("xllamacpp")
+    one, two = (make_adapter(tiny, tmp_path / name, seed) for seed, name in enumerate(("one", "two")))
+    _, out = exported(tmp_path / "job", tiny, one, "gguf-adapter")
+    _, base = exported(tmp_path / "base", tiny, two, "gguf")
+    tokenizer = make_tokenizer()
+    model = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), two).eval()
+    expected = parity.answers(model, tokenizer, [tokens.render(tokenizer, PROMPTS[0], prompt=True)])
+    assert llama_cpp.ask(base / "model.gguf", None, expected).ok
+    found = llama_cpp.ask(base / "model.gguf", out / "adapter.gguf", expected)
+    assert found.divergence > 0.01
+    (base / "model.gguf").write_bytes(b"GGUF and no more")
+    with pytest.raises(ModelError, match="cannot load what was written"):
+        llama_cpp.ask(base / "model.gguf", None, expected)
+
+
+def test_more_than_plain_lora_is_no_adapter_of_llama_cpp(tiny, tmp_path):
+    adapter = make_any(tiny, tmp_path / "adapter", "dora", 1)
+    with pytest.raises(ModelError, match="more than plain LoRA"):
+        exported(tmp_path / "job", tiny, adapter, "gguf-adapter")
 
 
 def test_ollama_gets_a_modelfile(tiny, tmp_path):
@@ -81,17 +145,17 @@ def test_another_model_is_told_apart(tiny, tmp_path):
     with torch.no_grad():
         base.model.embed_tokens.weight.mul_(20)  # sure of what it says, as trained models are
     expected = parity.answers(base, tokenizer, [tokens.render(tokenizer, PROMPTS[0], prompt=True)])
-    assert parity.compare(base, tokenizer, expected).ok
+    assert parity.compare(parity.Transformers(base, tokenizer), expected).ok
     torch.manual_seed(5)
     stranger = AutoModelForCausalLM.from_config(base.config)
-    found = parity.compare(stranger, tokenizer, expected)
+    found = parity.compare(parity.Transformers(stranger, tokenizer), expected)
     assert not found.ok
     assert "nats a token away" in found.words
     expected[0].logits = expected[0].logits.roll(1, -1)  # as if the adapter had said another word each time
-    assert "They part at token 1 of an answer" in parity.compare(base, tokenizer, expected).words
+    assert "They part at token 1 of answer 1" in parity.compare(parity.Transformers(base, tokenizer), expected).words
     other = make_tokenizer()
     other.add_tokens(["sky"])
-    assert "its tokenizer gives other tokens" in parity.compare(base, other, expected).words
+    assert "its tokenizer gives other tokens" in parity.compare(parity.Transformers(base, other), expected).words
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])

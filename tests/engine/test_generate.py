@@ -279,6 +279,7 @@ class Client:
         pytest.fail(f"the engine ended without {kind}: {found}")
 
 
+@pytest.mark.spec("U10.1")
 def test_the_chat_job_answers_stops_reports_errors_and_leaves(tiny, tmp_path):
     one = make_adapter(tiny, tmp_path / "one", 1)
     client = Client(tiny)

@@ -80,6 +80,7 @@ def card(page: Any, version: str) -> Any:
     return page.locator(".card").filter(has=page.locator(".c-head b", has_text=version))
 
 
+@pytest.mark.spec("U28.4")
 def test_a_version_is_made_active_chatted_with_and_deleted(open_at: Callable[[str], Any], studio: Studio) -> None:
     keep(studio, "desk", 1, METRICS)
     keep(studio, "desk", 2)

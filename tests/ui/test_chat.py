@@ -165,6 +165,7 @@ def test_the_reason_one_cannot_answer_keeps_no_other_from_it(
     assert view.values[view.find("Message")] == ""
 
 
+@pytest.mark.spec("U28.4")
 def test_six_answer_side_by_side(view: Any, studio: Studio, model: Model) -> None:
     for version in range(1, 7):
         keep(studio, version)

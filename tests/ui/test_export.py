@@ -19,7 +19,8 @@ from pathlib import Path
 folder = Path(sys.argv[2])
 asked = json.loads((folder / "request.json").read_text())
 (folder / "events.jsonl").write_text(json.dumps({"type": "phase", "words": "Writing the model"}) + "\\n")
-parity = {"ok": asked["weights"] != "q8_0", "prompts": 4, "words": "96 of 96 tokens are the adapter's own."}
+parity = {"ok": asked["weights"] != "q8_0", "prompts": 4, "by": "llama.cpp 1"}
+parity["words"] = "96 of 96 tokens are the adapter's own."
 files = [{"name": "model.gguf", "bytes": 2_000_000, "sha256": "00"}]
 (folder / "result.json").write_text(json.dumps(
     {"path": asked["out"], "format": asked["format"], "parity": parity, "files": files}))
@@ -46,6 +47,7 @@ def test_it_is_exported_and_compared(card: Any, studio: Studio) -> None:
     card.press("Export")
     assert [words for words in ("Writing the model",) if any(words in str(said) for said in card.states)]
     assert "Same answers: 96 of 96 tokens" in card.seen()
+    assert "4 questions were compared, read by llama.cpp 1." in card.seen()
     assert "desk-v1-merged" in card.seen()
     assert "2.0 MB" in card.seen()
 
