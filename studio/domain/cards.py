@@ -52,9 +52,12 @@ CARDS: tuple[Card, ...] = (
 )
 
 
+MAKER = {"nvidia", "geforce", "tesla"}
+
+
 def card(name: str) -> Card:
     """Return the card a name means: `4090`, `rtx 4090` or `NVIDIA GeForce RTX 4090`; of several, the one with most."""
-    wanted = set(name.casefold().replace("-", " ").replace("gb", " gb").split())
+    wanted = set(name.casefold().replace("-", " ").replace("gb", " gb").split()) - MAKER
     exact = [each for each in CARDS if _words(each) <= wanted]
     found = exact or [each for each in CARDS if wanted and wanted <= _words(each)]
     if not found:

@@ -12,6 +12,7 @@ from studio.engine import attention, gate, memory, models, tokens, train
 from studio.engine.batches import Steps, labels_in
 from studio.engine.job import Job
 from studio.engine.lanes import LEAST
+from studio.engine.others import Others
 from studio.engine.plan import Plan, make_plan
 from studio.engine.report import Reporter, Wishes, write_json
 
@@ -146,7 +147,7 @@ def _measured(job: Job, plan: Plan) -> dict[str, Any]:
     shape = Shape.of(gate.base(job.base), sum(value.numel() for value in made.model.parameters()))
     order = np.argsort([int(plan.rows.lengths[trainer.steps.chosen(step)].sum()) for step in range(plan.steps)])
     some = [int(order[place]) for place in np.linspace(0, len(order) - 1, min(TIMED, len(order))).astype(int)]
-    work, seconds = [], []
+    work, seconds, others = [], [], Others()
     for number, step in enumerate([some[0], *some]):  # the first one is slow: memory is touched, code is loaded
         job.reporter.phase("Trying steps", number, 1 + len(some), "steps")
         parts = trainer.steps[step]
@@ -168,6 +169,7 @@ def _measured(job: Job, plan: Plan) -> dict[str, Any]:
     return {
         "peak": models.peak_memory_bytes(job.device),
         "again": made.again,
+        "others": others.share() if job.device.type == "cpu" else 0.0,
         "load": load,
         "a_step": base,
         "speed": 1 / slope,

@@ -45,14 +45,18 @@ def pick_dtype(wanted: str, device: torch.device) -> torch.dtype:
 def _seconds(dtype: torch.dtype) -> float:
     """Seconds a small matrix product takes, the best of some: where bf16 is emulated, 150 times as long as in fp32.
 
-    On a busy machine most are interrupted, and an estimate and its run must not choose differently.
+    On a busy machine most are interrupted, and an estimate and its run must not choose differently; threads that wait
+    for one another are interrupted more.
     """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     left, right = torch.ones(256, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
     taken: list[float] = []
     while len(taken) < 5 or (sum(taken) < TIMING and len(taken) < 100):
         begin = time.perf_counter()
         left @ right
         taken.append(time.perf_counter() - begin)
+    torch.set_num_threads(threads)
     return min(taken)
 
 

@@ -18,6 +18,7 @@ from studio.engine.closing import closing
 from studio.engine.history import History
 from studio.engine.job import Job
 from studio.engine.lanes import lanes_for
+from studio.engine.others import Others
 from studio.engine.plan import Plan, chosen, make_plan
 from studio.engine.report import Reporter, Wishes, write_json
 from studio.engine.samples import Samples
@@ -56,6 +57,7 @@ def _finish(job: Job, plan: Plan, done: "Done", peak: int) -> None:
         "train_seconds": round(state.train_seconds, 2),
         "final_loss": state.last_loss,
         "peak_memory_bytes": peak,
+        "others_share": done.others if job.device.type == "cpu" else 0.0,
         "eval": report,
         "closing": asdict(closing(done.history, report)),
     }
@@ -71,6 +73,7 @@ class Done:
     state: State
     ended: str
     history: History
+    others: float  # share of the processors that other programs took meanwhile
 
     @property
     def stopped(self) -> bool:
@@ -138,6 +141,7 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     with parallel.leader_first():
         resumed = _resume(trainer, reporter)
     trainer.announce(resumed)
+    others = Others()
     try:
         trainer.run()
     except checkpoints.NoRoom as error:
@@ -152,7 +156,7 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
         if parallel.leads():
             _save(job, plan, template, kept, model)
         parallel.wait()
-    return Done(trainer.state, trainer.ended, trainer.history)
+    return Done(trainer.state, trainer.ended, trainer.history, others.share())
 
 
 def _announce(job: Job, plan: Plan, model: Any, settings: dict[str, Any], resumed_from: int | None) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from studio.services.datasets import Datasets
 from studio.services.footprint import Load, disk, footprint, in_flight, shape_of
 from studio.services.machine import Machine, MachineFacts
 from studio.services.models import Models
-from studio.services.past import Past, correction, past_of
+from studio.services.past import Past, correction, free, past_of
 from studio.services.power import Power
 from studio.services.prepare import Resolved
 from studio.services.refine import GENERAL, refined
@@ -73,8 +73,7 @@ class Estimates:
     def quick(self, config: TrainingConfig, model: Model, dataset: Dataset, facts: MachineFacts) -> Quote:
         """Return what a run of resolved settings needs, with the ladder; in an instant, by closed forms."""
         tokens = self.tokens(config, model, dataset)
-        past = past_of(self.runs.list()) + trial.remembered(self.home)
-        room = self._room(config, facts)
+        past, room = self._past(), self._room(config, facts)
 
         def quote(config: TrainingConfig, model: Model) -> Quote:
             return _quote(config, model, dataset, facts, tokens, past, room)
@@ -82,6 +81,13 @@ class Estimates:
         result = self.power.priced(quote(config, model))
         result.ladder = self._ladder(config, model, result, tokens, quote)
         return result
+
+    def glance(self, configs: Iterable[TrainingConfig], model: Model, dataset: Dataset) -> Iterator[Quote]:
+        """Yield what each of several settings needs here, without its ladder."""
+        facts, past = self.machine.facts(), self._past()
+        for config in configs:
+            tokens, room = self.tokens(config, model, dataset), self._room(config, facts)
+            yield _quote(config, model, dataset, facts, tokens, past, room)
 
     def of(self, resolved: Resolved, facts: MachineFacts | None = None) -> Quote:
         """Return the best that is known of a run without starting an engine; `facts` are of another machine."""
@@ -94,7 +100,7 @@ class Estimates:
         found = trial.run(self.home, resolved, measure, report, self.runs.command)
         mine = [
             each
-            for each in past_of(self.runs.list()) + trial.remembered(self.home)
+            for each in self._past()
             if each.key == key_of(resolved.config, resolved.model) and each.device == rough.device
         ]
         quote = self.power.priced(refined(rough, resolved, found, mine))
@@ -102,6 +108,9 @@ class Estimates:
             trial.remember(self.home, _tried(rough, quote, resolved, found.measured))
         self._known[_key(resolved)] = quote
         return quote
+
+    def _past(self) -> list[Past]:
+        return past_of(self.runs.list()) + trial.remembered(self.home)
 
     def _ladder(
         self,
@@ -149,8 +158,10 @@ def key_of(config: TrainingConfig, model: Model) -> tuple[str, str, str]:
 
 
 def _key(resolved: Resolved) -> str:
-    named = resolved.config.model_copy(update={"name": ""})
-    return f"{resolved.model.sha256} {resolved.dataset.id} {named.model_dump_json(exclude={'data': {'path'}})}"
+    """What a quote depends on; not how model and data are named."""
+    named: Any = {"name": True, "data": {"path"}, "model": {"id", "revision"}}
+    model = resolved.model
+    return f"{model.path} {model.bytes} {resolved.dataset.id} {resolved.config.model_dump_json(exclude=named)}"
 
 
 def _tried(rough: Quote, quote: Quote, resolved: Resolved, measured: trial.Measured) -> Past:
@@ -163,7 +174,7 @@ def _tried(rough: Quote, quote: Quote, resolved: Resolved, measured: trial.Measu
         parameters=resolved.model.parameters,
         memory=memory,
         others=None,
-        speed=quote.work / quote.train_seconds,
+        speed=free(quote.work / quote.train_seconds, measured.others),
     )
 
 

@@ -63,6 +63,9 @@ def _changes(config: TrainingConfig, p95: int, longest: int, smaller: list[Model
         size //= 2
         edit: dict[str, Any] = {"train.batch_tokens": size}
         yield Change(0, f"{count(size)} tokens at once", "The same result, a little later.", edit)
+    if config.train.recompute == "off" and config.row.recompute:
+        effect = "The same result, as little later as can be: the engine takes as many layers as it must."
+        yield Change(1, "Compute some layers again", effect, {"train.recompute": "auto"})
     if config.train.recompute != "on" and config.row.recompute:
         edit = {"train.recompute": "on"}
         yield Change(1, "Compute activations again", "The same result, up to a third later.", edit)

@@ -12,11 +12,13 @@ from pydantic import BaseModel, ValidationError
 from studio.domain.quote import Quote
 from studio.domain.records import Run, Status
 
+LEAST = 0.1  # share of the processors that is counted as left at least: under that nothing is certain
+
 
 class Past(BaseModel):
     """One finished run, or one that was tried. `memory` and `others` are actual by quoted, where that is known.
 
-    `speed` is operations a second in its steps.
+    `speed` is operations a second in its steps, as `free` says it.
     """
 
     key: tuple[str, str, str]  # model, method, quantisation
@@ -47,8 +49,13 @@ def _past(run: Run) -> Past | None:
         parameters=said.parameters,
         memory={"rough" if said.memory_basis == "rough" else "calculated": peak / said.uncorrected_bytes},
         others=max(0.0, run.seconds - took) / around,
-        speed=said.work / said.tokens * tokens / took,
+        speed=free(said.work / said.tokens * tokens / took, run.result.get("others_share") or 0.0),
     )
+
+
+def free(speed: float, others: float) -> float:
+    """Return the speed on a machine of its own of what reached this one while others took a share of the processors."""
+    return speed / max(LEAST, 1 - others)
 
 
 @lru_cache(maxsize=1024)

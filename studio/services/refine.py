@@ -79,7 +79,7 @@ def _time(config: TrainingConfig, found: Trial, measured: Measured, work: float)
         "train_seconds": round(train, 2),
         "load_seconds": round(load, 1),
         "seconds": round(seconds, 2),
-        "low": round(seconds / SPREAD, 1),
+        "low": round(seconds * (1 - measured.others) / SPREAD, 1),  # if the others end
         "high": round(seconds * SPREAD, 1),
         "time_basis": "measured",
     }

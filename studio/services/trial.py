@@ -12,12 +12,14 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from studio.domain.document import to_yaml
 from studio.domain.events import Report, ignore
+from studio.domain.quote import Quote
 from studio.services import jobs
 from studio.services.past import Past
 from studio.services.prepare import Resolved
 from studio.storage.paths import Home, write_atomic
 
 KEPT = 200  # measurements
+STEPS = 10  # that take as long as what is tried: a warming up, five steps, a check and the fixed questions
 PASTS = TypeAdapter(list[Past])
 
 
@@ -31,11 +33,12 @@ class Traced(BaseModel):
 class Measured(BaseModel):
     """The peak in bytes; seconds to load, for each step besides its work, for a check, and for a word of all answers.
 
-    `speed` is operations a second.
+    `speed` is operations a second, `others` the share of the processors that other programs took meanwhile.
     """
 
     peak: int
     again: int
+    others: float = 0.0
     load: float
     a_step: float
     speed: float
@@ -56,6 +59,11 @@ class Trial(BaseModel):
     traced: Traced | None = None
     untraced: str = ""
     measured: Measured | None = None
+
+
+def seconds(quote: Quote) -> float:
+    """Return about how long measuring will take for a run of this quote."""
+    return 2 * quote.load_seconds + STEPS * quote.train_seconds / max(1, quote.steps)
 
 
 def run(

@@ -9,7 +9,7 @@ import gradio as gr
 
 from studio.domain.document import flat, from_document, with_edit
 from studio.domain.errors import StudioError
-from studio.domain.events import Phase
+from studio.domain.events import Phase, Report
 from studio.studio import Studio
 from studio.ui import knobs, train_data, train_model, train_plan, train_purpose, train_review, train_settings
 from studio.ui.common import AGAIN, QUIET, Shell, Tab, go, phases, problem
@@ -60,7 +60,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         """Draw every step for what is chosen; what the user did not set is recommended anew."""
         _, name, _, *seen = values
         plan, failed = planned(*values)
-        result = purpose.draw(plan) | data.draw(plan) | base.draw(plan)
+        result = purpose.draw(plan, studio) | data.draw(plan) | base.draw(plan)
         result |= settings.draw(plan, dict(zip(settings.made, seen, strict=True)), failed)
         result |= review.draw(plan, studio, failed)
         if plan.name != name:
@@ -103,6 +103,26 @@ def build(studio: Studio, shell: Shell) -> Tab:
         except StudioError as error:
             yield {review.working: problem(error, "Not started"), **review.ready(studio)}
 
+    def measure(*values: Any) -> Iterator[Update]:
+        """Let an engine try some steps of the run, and draw what they say of all of it."""
+        held = {review.start: gr.Button(interactive=False), review.measure: gr.Button(interactive=False)}
+        yield held | {review.working: busy("Preparing to measure")}
+        try:
+            plan, failed = planned(*values)
+            if failed:
+                raise failed
+            config = from_document(plan.document)
+
+            def work(report: Report) -> None:
+                studio.estimates.thorough(studio.runs.resolve(config, report), report, measure=True)
+
+            for answer in phases(work):
+                if isinstance(answer, Phase):
+                    yield {review.working: busy(answer.words, answer.done, answer.total)}
+            yield draw(*values)
+        except StudioError as error:
+            yield draw(*values) | {review.working: problem(error, "Not measured")}
+
     def once_more(opened: str, *values: Any) -> Update:
         """Take over the settings of a run, changed as `again` says."""
         run_id, _, edit = opened.removeprefix(AGAIN).partition(":")
@@ -117,16 +137,17 @@ def build(studio: Studio, shell: Shell) -> Tab:
     def bring_in(file: str) -> Update:
         try:
             fitted = studio.fit(train_plan.load(Path(file)))
-            return take_over(fitted.document) | {said: train_plan.fitting(fitted)}
+            taken = take_over(fitted.document)
+            return taken | {said: taken[said] + train_plan.fitting(fitted)}
         except StudioError as error:
             return {said: problem(error, "Not imported")}
 
     def take_over(document: Any) -> Update:
         """Take over a document: its values become the user's, its data and model are chosen if they are here."""
-        its, name, values = train_plan.taken(studio, document)
+        its, name, values, missing = train_plan.taken(studio, document)
         seen = [values[key] for key in settings.made]
         taken = dict(zip(controls, seen, strict=True))  # `draw` leaves a control that shows its value already
-        there = {said: "", walk: gr.Walkthrough(selected=REVIEW), review.name: name}
+        there = {said: missing, walk: gr.Walkthrough(selected=DATA if missing else REVIEW), review.name: name}
         return there | taken | draw(its, name, "", *seen)
 
     def choose(key: str) -> Callable[..., Update]:
@@ -179,5 +200,6 @@ def build(studio: Studio, shell: Shell) -> Tab:
     data.add.click(lambda: go("data", NEW), None, shell.to("data"), **QUIET)
     bring.upload(bring_in, bring, [*drawn, said, walk], **QUIET)
     left = [review.start, review.first, review.working, review.name, walk, chosen]
+    review.measure.click(measure, now, drawn, **QUIET)
     review.start.click(begin, now, [*left, *shell.to("runs")], **QUIET)
     return Tab(refresh, [*drawn, item, walk, said], inputs=now)

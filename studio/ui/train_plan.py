@@ -1,6 +1,7 @@
 """What is chosen in Train so far and what follows from it: every step is drawn from one plan."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import yaml
 
 from studio.domain.config import TrainingConfig
 from studio.domain.document import flat, from_document, to_yaml
-from studio.domain.errors import StudioError
+from studio.domain.errors import NotFound, StudioError
 from studio.domain.profiles import GENERAL, PROFILES, Profile
+from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
 from studio.services.models import CONVERTED_BYTES, STARTER
 from studio.services.purpose import Suggestion, suggest
@@ -58,6 +60,11 @@ class Plan:
         return str(self.document["name"])
 
     @property
+    def base(self) -> Model | None:
+        """The model as far as its size is known: the starter's is before it is fetched."""
+        return self.model or (AHEAD if self.chosen["model"] == STARTER else None)
+
+    @property
     def values(self) -> dict[str, Any]:
         """The settings as they will run, by key."""
         return flat(self.config.model_dump()) if self.config else {}
@@ -81,9 +88,9 @@ def make(studio: Studio, chosen: Chosen, name: str, mine: Mapping[str, Any]) -> 
 
         def resolve(own: Mapping[str, Any]) -> tuple[TrainingConfig, dict[str, str]]:
             config = from_document(document(chosen | {"profile": profile.name}, name, own))
-            if plan.model is None and id != STARTER:  # its size is not known yet
+            if plan.base is None:  # its size is not known yet
                 return config, {}
-            return recommend(config, plan.model or AHEAD, dataset, facts, lengths)
+            return recommend(config, plan.base, dataset, facts, lengths)
 
         config, reasons = resolve(mine)
         instead = {}
@@ -94,6 +101,21 @@ def make(studio: Studio, chosen: Chosen, name: str, mine: Mapping[str, Any]) -> 
     except StudioError as error:
         return replace(plan, error=error)
     return replace(plan, config=config, reasons=reasons, instead=instead)
+
+
+def takes(studio: Studio, plan: Plan) -> dict[str, Quote]:
+    """Return what each purpose that suits this data would need with it and the model, by its name."""
+    if not (plan.config and plan.dataset and plan.base):
+        return {}
+    configs = {}
+    lengths, facts = studio.datasets.profile(plan.dataset.id).characters, studio.machine.facts()
+    for each in PROFILES.values():
+        if each.kind not in ("", plan.dataset.kind):
+            continue
+        with suppress(StudioError):  # what the user set may not go with it
+            config = from_document(document(plan.chosen | {"profile": each.name}, plan.name, plan.mine))
+            configs[each.name] = recommend(config, plan.base, plan.dataset, facts, lengths)[0]
+    return dict(zip(configs, studio.estimates.glance(configs.values(), plan.base, plan.dataset), strict=True))
 
 
 def document(chosen: Chosen, name: str, mine: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,19 +164,28 @@ def edited(
     return chosen | {"more": chosen["more"] | more}, name, seen | own
 
 
-def taken(studio: Studio, document: Any) -> tuple[Chosen, str, dict[str, Any]]:
-    """Return what a whole document chooses, its name, and what the controls show; its values become the user's."""
+def taken(studio: Studio, document: Any) -> tuple[Chosen, str, dict[str, Any], str]:
+    """Return what a whole document chooses, its name, what the controls show, and a note if its data is not here.
+
+    Its values become the user's.
+    """
     config = from_document(document)
+    data, missing = "", ""
+    try:
+        data = studio.datasets.get(config.data.path).id
+    except NotFound:
+        words = f"The data of these settings, {Path(config.data.path).name}, is not here."
+        missing = note(words, "Choose the data to train on, or add it; the other settings stay.", word="Data")
     own, all_ = flat(document), flat(config.model_dump())
     elsewhere = ("name", "profile", "model.id", "data.path")
     chosen = NOTHING | {
         "profile": config.profile,
-        "data": studio.datasets.get(config.data.path).id,
+        "data": data,
         "model": config.model.id,
         "more": {key: value for key, value in own.items() if key not in SCHEMA and key not in elsewhere},
         "changed": [key for key in SCHEMA if own.get(key, "auto") != "auto"],
     }
-    return chosen, config.name, {key: knobs.shown(all_[key], field) for key, field in SCHEMA.items()}
+    return chosen, config.name, {key: knobs.shown(all_[key], field) for key, field in SCHEMA.items()}, missing
 
 
 def fitting(fitted: Fitted) -> str:

@@ -6,10 +6,13 @@ from typing import Any
 
 import gradio as gr
 
+from studio.domain import words
 from studio.domain.profiles import PROFILES, Profile
+from studio.domain.quote import Quote
+from studio.studio import Studio
 from studio.ui import knobs
 from studio.ui.pieces import block, choices, definitions, rows, section
-from studio.ui.train_plan import SCHEMA, Plan, Update
+from studio.ui.train_plan import SCHEMA, Plan, Update, takes
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Purpose:
     def outputs(self) -> list[Any]:
         return [self.listed, self.about]
 
-    def draw(self, plan: Plan) -> Update:
+    def draw(self, plan: Plan, studio: Studio) -> Update:
+        needs = takes(studio, plan)
         suggested = plan.suggestion.profile if plan.suggestion else ""
         items = [
             {
@@ -33,6 +37,7 @@ class Purpose:
                 "state": "Suggested" if each.name == suggested else "",
                 "tone": "live",
                 "text": each.text,
+                "meta": needed(needs[each.name]) if each.name in needs else [],
                 "selected": each is plan.profile,
             }
             for each in PROFILES.values()
@@ -48,6 +53,12 @@ def build() -> Purpose:
         onward = gr.Button("Continue", variant="primary", size="md")
     shown = block()
     return Purpose(listed, shown, onward)
+
+
+def needed(quote: Quote) -> list[str]:
+    """Say the time and the memory a purpose would take with the data that is chosen."""
+    memory = words.size(quote.peak_memory_bytes)
+    return [words.interval(quote.low, quote.high), memory if quote.fits else f"{memory}, too much here"]
 
 
 def about(plan: Plan) -> str:

@@ -13,13 +13,14 @@ from studio.domain.document import to_yaml
 from studio.domain.errors import StudioError
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset
-from studio.services.models import STARTER
+from studio.services import trial
+from studio.services.prepare import Resolved
 from studio.storage.paths import slug, write_atomic
 from studio.studio import Studio
 from studio.ui.common import problem
 from studio.ui.pieces import block, choices, definitions, facts, muted, section
 from studio.ui.quote import cells, ladder, memory
-from studio.ui.train_plan import AHEAD, Plan, Update
+from studio.ui.train_plan import Plan, Update
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,19 @@ class Review:
     what: gr.HTML
     working: gr.HTML
     start: gr.Button
+    measure: gr.Button
     back: gr.Button
     save: gr.DownloadButton
     first: gr.HTML
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.verdict, self.ladder, self.name, self.what, self.working, self.start, self.save, self.first]
+        told = [self.verdict, self.ladder, self.what, self.working, self.first]
+        return [*told, self.name, self.start, self.measure, self.save]
 
     def draw(self, plan: Plan, studio: Studio, failed: StudioError | None) -> Update:
         idle = {self.what: "", self.ladder: "", self.working: "", self.start: gr.Button(interactive=False)}
+        idle |= {self.measure: gr.Button(visible=False)}
         if not plan.dataset:
             return idle | {self.verdict: section("Nothing to train on yet", "Add a file of examples first.")}
         if wrong := failed or plan.error:
@@ -56,8 +60,15 @@ class Review:
             self.what: section("What will run") + definitions(what_runs(plan)),
             self.save: gr.DownloadButton(value=str(_file(studio, plan))),
             self.working: "",
+            self.measure: self._offer(said, studio),
             **self.ready(studio),
         }
+
+    def _offer(self, said: Quote | None, studio: Studio) -> gr.Button:
+        """Return the button that measures, with how long that takes; beside another run it would measure that too."""
+        if not said or said.time_basis == "measured" or studio.queue.ahead():
+            return gr.Button(visible=False)
+        return gr.Button(f"Measure first, about {words.duration(trial.seconds(said))}", visible=True)
 
     def ready(self, studio: Studio) -> Update:
         """Return the start button, and who goes before the run while the machine is busy."""
@@ -82,18 +93,18 @@ def build() -> Review:
     working = block()
     with gr.Row(elem_classes="actions nav"):
         start = gr.Button("Start training", variant="primary", size="md")
+        measure = gr.Button("Measure first", size="md", visible=False)
         back = gr.Button("Back", size="md")
         save = gr.DownloadButton("Save these settings", size="md")
         first = block()
-    return Review(verdict, steps, name, what, working, start, back, save, first)
+    return Review(verdict, steps, name, what, working, start, measure, back, save, first)
 
 
 def quoted(plan: Plan, studio: Studio) -> Quote | None:
     """Return what the run needs; nothing for a model whose size is not known yet."""
-    model = plan.model or (AHEAD if plan.chosen["model"] == STARTER else None)
-    if not (plan.config and plan.dataset and model):
+    if not (plan.config and plan.dataset and plan.base):
         return None
-    return studio.estimates.quick(plan.config, model, plan.dataset, studio.machine.facts())
+    return studio.estimates.of(Resolved(plan.config, plan.reasons, plan.base, plan.dataset))
 
 
 def figures(config: TrainingConfig, dataset: Dataset) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from studio.domain.errors import NotFound
         ("NVIDIA A100-SXM4-40GB", "A100 40 GB"),
         ("Tesla T4", "T4"),
         ("L40S", "L40S"),
+        ("NVIDIA L40", "L40"),
+        ("NVIDIA A100", "A100 80 GB"),
     ],
 )
 def test_a_card_is_found_by_how_it_is_called(said: str, meant: str) -> None:
@@ -29,7 +31,7 @@ def test_every_card_is_found_by_its_own_name(each: object) -> None:
     assert card(each.name) == each  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("said", ["", "Voodoo 2"])
+@pytest.mark.parametrize("said", ["", "NVIDIA", "Voodoo 2"])
 def test_a_card_that_is_not_known_is_said_with_those_that_are(said: str) -> None:
     with pytest.raises(NotFound, match="is not known") as raised:
         card(said)

@@ -16,7 +16,7 @@ from studio.services.estimate import _speed
 from studio.services.footprint import shape_of
 from studio.services.machine import Gpu, MachineFacts
 from studio.services.models import RECORD
-from studio.services.past import Past
+from studio.services.past import Past, free
 from studio.services.prepare import Resolved
 from studio.services.recommend import recommend
 from studio.storage.paths import Home
@@ -121,6 +121,17 @@ def test_what_does_not_fit_comes_with_changes_that_make_it_fit(studio: Studio, d
     assert "starter" in [rung.edit.get("model.id") for rung in found.ladder], "the smaller model is the last resort"
 
 
+def test_some_layers_are_offered_to_be_computed_again_before_all(studio: Studio, dataset: Dataset) -> None:
+    has = facts(card=18e9)
+    found = quote(studio, dataset, has, "big", method__name="lora", train__recompute="off", train__batch_tokens=512)
+    assert not found.fits
+    rung = next(rung for rung in found.ladder if "train.recompute" in rung.edit)
+    assert rung.edit == {"train.recompute": "auto"}
+    assert rung.fits
+    after = quote(studio, dataset, has, "big", method__name="lora", train__recompute="auto", train__batch_tokens=512)
+    assert 0 < after.recomputed_layers < 32
+
+
 def test_where_no_change_alone_is_enough_all_are_tried_at_once(studio: Studio, dataset: Dataset) -> None:
     tight = quote(studio, dataset, facts(card=9e9), "big", train__recompute="off", train__batch_tokens=8192)
     best = tight.ladder[0]
@@ -192,6 +203,23 @@ def test_a_step_that_cannot_be_traced_leaves_the_rough_figure(
     quote = studio.estimates.thorough(Resolved(config, {}, model, dataset))
     assert quote.memory_basis == "rough"
     assert quote.steps == 12
+
+
+def test_a_speed_beside_other_programs_is_not_carried_on_as_it_was(
+    studio: Studio, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the processors were others': twice as fast is to be expected without them."""
+    config, model = settled(studio, dataset, facts(), "starter")
+    speeds = []
+    for others in (0.0, 0.5):
+        tried = {**TRIED, "a_step": 0, "others": others}
+        found = trial.Trial.model_validate({**SIZES_FOUND, "answer": 9, "measured": tried})
+        monkeypatch.setattr(trial, "run", lambda *args, found=found: found)
+        quote = studio.estimates.thorough(Resolved(config, {}, model, dataset), measure=True)
+        speeds.append(trial.remembered(studio.home)[0].speed)
+        assert quote.low == pytest.approx(quote.seconds * (1 - others) / 1.1, abs=0.1), "if the others end"
+    assert speeds[1] == pytest.approx(2 * speeds[0])
+    assert free(1e9, 0.99) == 1e10, "under a tenth nothing is certain"
 
 
 def test_the_interval_of_the_time_is_as_wide_as_what_runs_took_was_apart(studio: Studio, dataset: Dataset) -> None:

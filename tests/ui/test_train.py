@@ -1,6 +1,7 @@
 """Train: what is chosen, recommended, changed, saved, imported and started."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from studio.domain.errors import ModelError
 from studio.domain.events import Phase
 from studio.domain.profiles import PROFILES
 from studio.domain.records import Dataset, Model, Run, Status
-from studio.services import datasets
+from studio.services import datasets, trial
 from studio.studio import Studio
 from studio.ui import common, knobs, train, train_plan
 from studio.ui.pieces import html
@@ -53,7 +54,7 @@ def test_without_data_the_first_step_says_so(page: Callable[..., Any]) -> None:
     add = view.was("Add data", "variant")
     assert add == "primary"
     onward = [said["visible"] for state in view.states for said in state.values() if said.get("visible") is False]
-    assert onward == [False], "it is the step's one primary button"
+    assert onward == [False, False], "there is one primary button in the step, and nothing to measure"
     assert view.was("Start training", "interactive") is False
 
 
@@ -173,12 +174,21 @@ def test_imported_settings_are_fitted_to_this_machine_and_say_so(
     assert "changed for this machine" not in view.seen()
 
 
+def test_settings_whose_data_is_not_here_ask_for_it(view: Any, tmp_path: Path) -> None:
+    document = {"model": {"id": "starter"}, "data": {"path": "/other/gone.csv"}, "method": {"rank": 64}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    view.press("Import settings", "upload", str(tmp_path / "a.yaml"))
+    assert "The data of these settings, gone.csv, is not here." in view.seen()
+    assert "Not imported" not in view.seen()
+    assert step(view) == train_plan.DATA
+    assert view.values[view.find("Rank")] == 64, "everything else is taken over"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("[1, 2", "is not a settings file"),
         ("- a\n- b\n", "not a list of keys and values"),
-        (json.dumps({"model": {"id": "starter"}, "data": {"path": "gone"}}), "There is no data set"),
         (json.dumps({"model": {"id": "starter"}, "data": {"path": "x"}, "methd": {}}), "methd"),
     ],
 )
@@ -234,6 +244,39 @@ def test_while_another_run_is_at_work_the_button_adds_to_the_queue(
     view.refresh()
     assert view.was("Start training", "value") == "Start training"
     assert "goes first" not in view.seen()
+
+
+def test_a_run_is_measured_before_it_starts(view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's answer is made up here; tests/engine/test_measure.py lets a real one measure."""
+    assert "rough: nothing like it was trained here yet" in view.seen()
+    model = Model(id="starter", path="", source="hub", parameters=134_515_008, context=8192, bytes=280_000_000)
+    found = {"steps": 12, "tokens": 5000, "squares": 300_000, "labels": 900, "held": 4, "held_tokens": 99, "answer": 9}
+    tried = {"peak": 10**9, "again": 0, "load": 2, "a_step": 50, "speed": 1e11, "check": 3, "a_word": 0.1}
+
+    def run(*args: Any) -> trial.Trial:
+        args[3](Phase(words="Trying steps", done=2, total=6))
+        return trial.Trial.model_validate(found | {"measured": tried})
+
+    monkeypatch.setattr(trial, "run", run)
+    monkeypatch.setattr(studio.models, "resolve", lambda *_: model)
+    view.press("Measure first")
+    assert any("Trying steps" in str(said) for said in view.states)
+    assert view.seen().count("by what was measured here") == 2, "memory and time"
+    assert view.was("Measure first", "visible") is False, "once is enough"
+    assert view.was("Start training", "interactive") is True
+    view.press("Rank", "submit", 64)
+    assert "by what was measured here" in view.seen(), "what was measured corrects what is said of others"
+    assert view.was("Measure first", "visible") is False
+
+
+def test_a_measurement_that_fails_is_said(view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_: object) -> Model:
+        raise ModelError("No room for the model.", "Delete old runs.")
+
+    monkeypatch.setattr(studio.models, "resolve", resolve)
+    view.press("Measure first")
+    assert "No room for the model." in view.seen()
+    assert view.was("Start training", "interactive") is True
 
 
 def test_start_prepares_in_words_and_opens_the_run(view: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +348,22 @@ def test_purposes_are_offered_with_what_they_need_and_one_is_suggested(view: Any
         view.pick("Purposes", profile.name)
         assert html("{{ text }}", text=profile.needs) in view.seen()
         assert html("{{ text }}", text=profile.answers) in view.seen(), "an example"
+
+
+@pytest.mark.spec("U23.3")
+def test_each_purpose_says_the_time_and_memory_it_takes_here(view: Any) -> None:
+    """The rows of the sample are conversations: what a purpose for plain text would take is not said."""
+    listed = next(str(value) for value in view.values.values() if 'aria-label="Purposes"' in str(value))
+    took = {
+        match[1]: (match[2], match[3])
+        for match in re.finditer(r'data-id="([\w-]+)".*?num"><span>(.*?)</span><span>(.*?)</span>', listed, re.DOTALL)
+    }
+    assert took.keys() == PROFILES.keys()
+    assert took["domain-text"] == ("", "")
+    assert all("min" in time or " s" in time for name, (time, _) in took.items() if name != "domain-text")
+    assert all(memory.endswith("B") for name, (_, memory) in took.items() if name != "domain-text")
+    assert took["classification"][0] != took["general"][0], "twice the passes take twice the time"
+    assert took["small-memory"][1] != took["general"][1]
 
 
 def test_a_purpose_sets_the_form_and_the_run(view: Any, studio: Studio) -> None:
