@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from studio import __version__
-from studio.commands import adapters, api, chat, data, estimate, export, inspect, quickstart, runs, train
+from studio.commands import adapters, api, chat, data, estimate, export, inspect, quickstart, runs, train, vllm
 from studio.commands import models as base_models
 from studio.commands.common import Commands, Json, emit, note, open_studio, progress, say, table
 from studio.domain.errors import StudioError
@@ -31,6 +31,7 @@ app.add_typer(models, name="models")
 data.data.command("show")(inspect.show)
 app.add_typer(data.data, name="data")
 app.add_typer(runs.runs, name="runs")
+adapters.adapters.command("vllm")(vllm.vllm)
 app.add_typer(adapters.adapters, name="adapters")
 app.add_typer(api.api, name="api")
 

@@ -24,6 +24,7 @@ from studio.services.runs import Runs
 from studio.services.share import Fitted, fit
 from studio.services.usage import Meter
 from studio.services.versions import Versions
+from studio.services.vllm import Vllm
 from studio.storage.locks import Lock
 from studio.storage.paths import Home
 from studio.storage.store import Store
@@ -57,6 +58,7 @@ class Studio:
         self.chat = Chat(self.home, self.models, self.adapters)
         self.programs = Programs(self.home, self.chat, self.runs, self.machine, self.lock)
         self.conversations = Conversations(self.home)
+        self.vllm = Vllm(self.home, self.models, self.adapters)
         self.inspect = Inspect(self.home)
         self.meter = Meter(self.machine)
 

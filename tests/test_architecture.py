@@ -26,7 +26,7 @@ MAY_IMPORT = {
 EVERYWHERE = {"studio", "studio.storage.paths"}
 LEARNING = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "trl"}
 SERVICES = {"Store", "Machine", "Models", "Datasets", "Runs", "Adapters", "Chat", "Evaluate", "Meter"}
-SERVICES |= {"Conversations", "Notify", "Inspect", "Estimates", "Power", "Programs"}
+SERVICES |= {"Conversations", "Notify", "Inspect", "Estimates", "Power", "Programs", "Vllm"}
 BUILDERS = {
     "studio.studio",
     "studio.services.apart",  # the main of a child process, which has no Studio of its own

@@ -73,7 +73,7 @@ class Adapters:
         lineage_file = Path(run.path) / "lineage.json"
         if ref := json.loads(lineage_file.read_text(encoding="utf-8")).get("adapter"):
             return self.get(ref)
-        _require(source)
+        peft_settings(source)
         name = slug(run.name)
         try:
             made = self._keep(run, source, lineage_file, name)
@@ -86,7 +86,7 @@ class Adapters:
 
     def add_step(self, run: Run, step: int, source: Path) -> Adapter:
         """Make the adapter of one step of a run, lying in `source`, the next version of its name."""
-        _require(source)
+        peft_settings(source)
         name = slug(run.name)
         parent = self.home.adapters / name
         parent.mkdir(exist_ok=True)
@@ -219,7 +219,7 @@ def lineage(known: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value not in (None, "")}
 
 
-def _require(folder: Path) -> dict[str, Any]:
+def peft_settings(folder: Path) -> dict[str, Any]:
     """Return the peft settings of an adapter folder; refuse one that is incomplete or pickled."""
     if not (folder / WEIGHTS).is_file():
         if any(entry.suffix in PICKLED for entry in folder.glob("*")):
@@ -272,7 +272,7 @@ def _record(folder: Path, name: str, version: int, base: str = "") -> Adapter:
 
 def _folder(folder: Path) -> Adapter:
     """Read an adapter that is not the studio's: version 0, its base as far as it is known."""
-    base = _require(folder).get("base_model_name_or_path") or ""
+    base = peft_settings(folder).get("base_model_name_or_path") or ""
     return _record(folder, facts(folder).get("name") or folder.name, 0, base=base)
 
 

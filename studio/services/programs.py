@@ -129,8 +129,8 @@ class Programs:
         yield Voice((model.id,), model)
         for adapter in self.chat.adapters_of(model):
             numbers = [f"@v{adapter.version}", f"@{adapter.version}", *([""] if adapter.active else [])]
-            own = [adapter.name + number for number in numbers]
-            yield Voice((*(f"{model.id}:{name}" for name in own), *own), model, adapter)
+            short = [adapter.name + number for number in numbers]
+            yield Voice((*(f"{model.id}:{name}" for name in short), *short), model, adapter)
 
     def find(self, name: str) -> Voice:
         """Return who is meant by `base`, `base:adapter`, `base:adapter@v2`, or an adapter alone."""
@@ -173,6 +173,11 @@ class Programs:
         free = live.memory_free_bytes if live.gpu_free_bytes is None else live.gpu_free_bytes
         if wait and WEIGHT * model.bytes > free + (self.chat.memory_bytes or 0):
             raise Busy(f"A run is training and leaves no room for {model.id}.", wait)
+
+
+def full_name(model: Model, adapter: Adapter) -> str:
+    """Return the name that programs ask for, here and where else the adapter is served."""
+    return f"{model.id}:{adapter.ref}"
 
 
 def _digest(key: str) -> str:

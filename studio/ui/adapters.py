@@ -11,7 +11,7 @@ from studio.domain.methods import METHODS
 from studio.domain.records import Adapter
 from studio.services.freed import freed_by
 from studio.studio import Studio
-from studio.ui import export, measure, report
+from studio.ui import export, measure, report, serve
 from studio.ui import versions as around
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, edge, go, problem
 from studio.ui.pieces import block, head, html, muted
@@ -120,6 +120,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 choose = gr.Button(act, size="sm", min_width=100, scale=0, visible=not adapter.active)
                 run = gr.Button("Open its run", size="sm", min_width=100, scale=0, visible=bool(adapter.run))
                 out = gr.Button("Export…", size="sm", min_width=80, scale=0)
+                many = gr.Button("Serve…", size="sm", min_width=80, scale=0)
                 more = gr.Button("More…", size="sm", min_width=80, scale=0)
                 alone = len(versions) == 1
                 delete = gr.Button("Delete…", size="sm", min_width=80, scale=0, visible=alone or not adapter.active)
@@ -131,6 +132,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
                 False,
             )
             export.panel(studio, adapter, out)
+            serve.panel(studio, adapter, many)
             around.details(studio, adapter, more, partial(drawn_anew, adapter.name), shown)
             size = words.size(freed_by(studio.home, adapter))
             removed = confirm(delete, f"Delete {adapter.name} {version}?", f"Delete {version}, {size}", "Keep it")
