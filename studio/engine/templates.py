@@ -79,6 +79,8 @@ def render_all(
     tokenizer: PreTrainedTokenizerBase, talks: list[Talk], prompt: bool = False, tools: list[Any] | None = None
 ) -> list[str]:
     """Return the text of each conversation; with `prompt`, up to where the assistant begins to write."""
+    if not talks:  # plain text needs no template, and its tokenizer may have none
+        return []
     if type(tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:  # no template, its code
         return list(tokenizer.apply_chat_template(talks, tools=tools, tokenize=False, add_generation_prompt=prompt))
     common: dict[str, Any] = {"words": tokenizer.special_tokens_map, "tools": tools, "prompt": prompt}

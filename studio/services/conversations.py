@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from studio.domain.errors import NotFound, StudioError
-from studio.services import jobs
 from studio.storage.paths import Home, write_atomic
 
 log = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ class Conversations:
         """Keep a conversation as it is now, under the id it has or a new one, if conversations are kept."""
         if not self.kept:
             return conversation
-        now = jobs.now()
+        now = datetime.now(UTC).isoformat()  # to the microsecond: two may be changed in the same millisecond
         before = _read(self._path(conversation.id)) if conversation.id else None
         if before:
             known = {"title": before.title, "created": before.created}

@@ -53,7 +53,7 @@ def test_events_tell_the_whole_story_in_order(tiny, make_run):
     assert steps[-1].memory_bytes > 10_000_000
     assert set(finished.result) == {
         *("steps", "real_tokens", "tokens_per_second", "train_seconds", "final_loss", "peak_memory_bytes", "eval"),
-        "closing",
+        *("closing", "others_share"),
     }
     closing, measured = finished.result["closing"], finished.result["eval"]
     assert f"{closing['score']} of 100" in closing["words"]
