@@ -1,12 +1,17 @@
 """Attention over packed rows: several examples side by side in one row, none sees another."""
 
 import functools
+import itertools
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+varlen: Any = None
+if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13):  # before: a call for each segment
+    from torch.nn.attention.varlen import varlen_attn as varlen
 
 NAME = "packed"
 # Causal attention through transformers' interface, and a head of one matrix: checked by a test each.
@@ -125,6 +130,8 @@ def attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     window, softcap = kwargs.get("sliding_window"), kwargs.get("softcap")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if not softcap and _flashes(query, value):
+        return _flash(query, key, value, lengths, scale, window), None
     if query.device.type == "cpu" or window or softcap:
         return Segments.apply(query, key, value, lengths, scale, window, softcap), None
     grouped = query.shape[1] != key.shape[1]
@@ -133,6 +140,38 @@ def attend(
         for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     ]
     return torch.cat(parts, 2).transpose(1, 2).contiguous(), None
+
+
+def _flashes(query: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether torch's flash attention over rows of many lengths takes them: Ampere and later, 16 bits, heads ≤ 256."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[3] == value.shape[3] <= 256
+        and query.shape[3] % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and varlen is not None
+    )
+
+
+def _flash(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], scale: float, window: int | None
+) -> torch.Tensor:
+    """One kernel for all segments. Its window counts the keys before a query, transformers' the query too."""
+    begins, longest = starts(tuple(lengths), query.device), max(lengths)
+    return varlen(
+        *(part[0].transpose(0, 1) for part in (query, key, value)),
+        *(begins, begins, longest, longest),
+        scale=scale,
+        window_size=(window - 1 if window else -1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )[None]
+
+
+@functools.lru_cache(maxsize=8)  # one pack's serve every layer
+def starts(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where each segment begins, and the end of the last [segments + 1]."""
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32).to(device, non_blocking=True)
 
 
 AttentionInterface.register(NAME, attend)

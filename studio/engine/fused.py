@@ -17,7 +17,10 @@ TRIED = {"peft": ((0, 21), (0, 22)), "transformers": ((5, 20), (5, 30))}  # firs
 
 
 class LoraLinear(torch.autograd.Function):
-    """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ for a frozen W: x [T, I], W [O, I], A [r, I], B [O, r] → [T, O]."""
+    """x·Wᵀ + bias + scale·(x·Aᵀ)·Bᵀ for a frozen W: x [T, I], W [O, I], A [r, I], B [O, r] → [T, O].
+
+    With `state` W is held in 4 bits by bitsandbytes, and made whole for each product: it is kept as it lies there.
+    """
 
     @staticmethod
     def forward(
@@ -28,15 +31,16 @@ class LoraLinear(torch.autograd.Function):
         a: torch.Tensor,
         b: torch.Tensor,
         scale: float,
+        state: Any = None,
     ) -> torch.Tensor:
         small = x @ a.to(x.dtype).t()
         ctx.save_for_backward(x, small, weight, a, b)
-        ctx.scale = scale
-        return functional.linear(x, weight, bias).addmm_(small, b.to(x.dtype).t(), alpha=scale)
+        ctx.scale, ctx.state = scale, state
+        return functional.linear(x, _whole(weight, state, x), bias).addmm_(small, b.to(x.dtype).t(), alpha=scale)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
-        return _through(ctx, *grad_outputs, *ctx.saved_tensors)
+        return *_through(ctx, *grad_outputs, *ctx.saved_tensors), None
 
 
 class DoraLinear(torch.autograd.Function):
@@ -61,7 +65,7 @@ class DoraLinear(torch.autograd.Function):
         out = functional.linear(x, weight).addmm_(small, b.to(x.dtype).t(), alpha=scale)
         out.mul_(magnitude / norm)  # in fp32: near 1, bf16 knows steps of a hundredth or half of it
         ctx.save_for_backward(x, small, weight, a, b, magnitude, norm, out)
-        ctx.scale = scale
+        ctx.scale, ctx.state = scale, None
         return out if bias is None else out + bias
 
     @staticmethod
@@ -86,10 +90,19 @@ def _through(
     down = (gradient @ b.to(gradient.dtype)).mul_(ctx.scale)
     d_x = None
     if ctx.needs_input_grad[0]:
-        d_x = (gradient @ weight).addmm_(down, a.to(gradient.dtype))
+        d_x = (gradient @ _whole(weight, ctx.state, gradient)).addmm_(down, a.to(gradient.dtype))
     d_a = (down.t() @ x).to(a.dtype)
     d_b = (gradient.t() @ small).to(b.dtype).mul_(ctx.scale)
     return d_x, None, None, d_a, d_b, None
+
+
+def _whole(weight: torch.Tensor, state: Any, like: torch.Tensor) -> torch.Tensor:
+    """The weight itself, or what its 4 bits stand for."""
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit  # takes a second to load, and most runs do not need it
+
+    return dequantize_4bit(weight, state).to(like.dtype)
 
 
 class Norm(torch.autograd.Function):
@@ -136,7 +149,7 @@ def linear(module: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Ten
     if module.lora_variant:
         out = DoraLinear.apply(*parts, module.lora_magnitude_vector[name].weight, _row_norms(module, name))
     else:
-        out = LoraLinear.apply(*parts)
+        out = LoraLinear.apply(*parts, getattr(base.weight, "quant_state", None))
     return out.view(*x.shape[:-1], -1)
 
 
@@ -153,6 +166,8 @@ def _row_norms(module: Any, name: str) -> torch.Tensor:
 
 
 def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    if x.is_cuda:  # there it is one kernel
+        return functional.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
     return Norm.apply(x, module.weight, module.variance_epsilon)
 
 
@@ -176,17 +191,25 @@ def fuse(model: torch.nn.Module) -> int:
 
 def _quick(module: Any) -> Any:
     name = type(module).__name__
-    if type(module) is lora.Linear:
-        plain = type(module.base_layer) is torch.nn.Linear and not module.fan_in_fan_out
-        plain = plain and all(isinstance(part, DoraLinearVariant) for part in module.lora_variant.values())
-        dry = all(isinstance(part, torch.nn.Identity) for part in module.lora_dropout.values())
-        biased = any(part.bias is not None for part in module.lora_B.values())
-        return linear if plain and dry and not biased else None
+    if isinstance(module, lora.LoraLayer):
+        return linear if _plain(module) else None
     if name in ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Phi3RMSNorm"):
         return norm
     if name in ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP") and _is_silu(module.act_fn):
         return gated
     return None
+
+
+def _plain(module: Any) -> bool:
+    """Whether it is a linear in full precision with LoRA or DoRA, or one in 4 bits with LoRA; no dropout, no bias."""
+    kind, variants = type(module), module.lora_variant.values()
+    if kind is lora.Linear:
+        known = type(module.base_layer) is torch.nn.Linear and not module.fan_in_fan_out
+        known = known and all(isinstance(part, DoraLinearVariant) for part in variants)
+    else:  # bitsandbytes' own kind exists only where that is installed
+        known = (kind.__module__, kind.__name__) == ("peft.tuners.lora.bnb", "Linear4bit") and not variants
+    dry = all(isinstance(part, torch.nn.Identity) for part in module.lora_dropout.values())
+    return known and dry and all(part.bias is None for part in module.lora_B.values())
 
 
 def _is_silu(activation: Any) -> bool:

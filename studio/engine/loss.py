@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 CHUNK = 256  # positions; 256 × 49,152 probabilities in fp32 are 50 MB
+ON_CARD = 2**29  # bytes of such probabilities on a card, which small products leave idle
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class HeadLoss(torch.autograd.Function):
         """hidden [N, H], weight [V, H], labels [N] → sum over N of the loss at its label."""
         gradient = torch.empty_like(hidden)
         total = hidden.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(labels), CHUNK):
-            here = slice(start, start + CHUNK)
-            value, slope = _chunk(hidden[here] @ weight.t(), labels[here, None], head)
+        size, chunk = (_at_once(weight), _chunk_on_card) if hidden.is_cuda else (CHUNK, _chunk)
+        for start in range(0, len(labels), size):
+            here = slice(start, start + size)
+            value, slope = chunk(hidden[here] @ weight.t(), labels[here, None], head)
             total += value
             gradient[here] = slope.to(hidden.dtype) @ weight
         ctx.save_for_backward(gradient)
@@ -81,19 +83,49 @@ def _chunk(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torc
     return total, slope.mul_(head.scale) if head.scale != 1 else slope
 
 
+def _at_once(weight: torch.Tensor) -> int:
+    """Positions whose probabilities a card holds at once."""
+    return max(CHUNK, ON_CARD // (4 * len(weight)))
+
+
+def _chunk_on_card(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_chunk`, without asking what the numbers are: a card would have to end its work for the answer."""
+    bent = None
+    if head.scale != 1:
+        logits = logits * head.scale
+    if head.cap:
+        bent = (logits.float() / head.cap).tanh_()
+        logits = bent * head.cap
+    logs = torch.log_softmax(logits, -1, dtype=torch.float32)
+    nll = -logs.gather(1, wanted).sum()
+    total = (1 - head.smoothing) * nll - head.smoothing * logs.mean(-1).sum() if head.smoothing else nll
+    slope = logs.exp_()
+    slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, head.smoothing - 1))
+    if head.smoothing:
+        slope -= head.smoothing / logits.shape[1]
+    if bent is not None:
+        slope *= 1 - bent.square_()
+    return total, slope.mul_(head.scale) if head.scale != 1 else slope
+
+
 def packed(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
     """Summed loss of a packed batch: one row [1, T], `lengths` of its examples, labels already shifted."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    labels = batch["labels"]
-    hidden = _hidden(inner, batch)[labels != -100]
-    return HeadLoss.apply(hidden, inner.lm_head.weight, labels[labels != -100], Head.of(inner.config, smoothing))
+    hidden, labels = _labelled(inner, batch)
+    return HeadLoss.apply(hidden, inner.lm_head.weight, labels, Head.of(inner.config, smoothing))
 
 
-def _hidden(inner: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """The last hidden states of a packed batch [1, T, H]."""
-    return inner.model(
+def _labelled(inner: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last hidden states [N, H] and the labels [N] of a packed batch, where there is a label.
+
+    The labels may be left on the processor: a card would have to end its work to say how many there are.
+    """
+    hidden = inner.model(
         input_ids=batch["input_ids"], position_ids=batch["position_ids"], lengths=batch["lengths"], use_cache=False
     ).last_hidden_state
+    labels, given = batch["labels"][0], batch["labels"][0] != -100
+    places, wanted = given.nonzero()[:, 0], labels[given]
+    return hidden[0].index_select(0, places.to(hidden.device)), wanted.to(hidden.device)
 
 
 def padded(model: torch.nn.Module, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:
@@ -113,13 +145,13 @@ def _padded_logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 @torch.no_grad()
 def per_token(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     """Loss at each labelled position of a batch, packed or padded, in fp32 [N]."""
-    labels = batch["labels"]
-    wanted = labels[labels != -100]
     if "lengths" not in batch:
-        logits = _padded_logits(model, batch)
-        return torch.nn.functional.cross_entropy(logits[labels != -100].float(), wanted, reduction="none")
+        labels, logits = batch["labels"], _padded_logits(model, batch)
+        return torch.nn.functional.cross_entropy(
+            logits[labels != -100].float(), labels[labels != -100], reduction="none"
+        )
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden, head = _hidden(inner, batch)[labels != -100], Head.of(inner.config)
+    (hidden, wanted), head = _labelled(inner, batch), Head.of(inner.config)
     losses = []
     for some, those in zip(hidden.split(CHUNK), wanted[:, None].split(CHUNK), strict=True):
         logits = (some @ inner.lm_head.weight.t()).float() * head.scale

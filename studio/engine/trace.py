@@ -60,6 +60,8 @@ class Live(TorchDispatchMode):
         name = function.overloadpacket.__name__
         if name in ("_local_scalar_dense", "is_nonzero"):
             return False
+        if name == "nonzero":
+            return torch.empty(self.labelled, args[0].dim(), dtype=torch.long, device=args[0].device)
         if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
             args = (args[0], self._places(args[1]), *args[2:])
         out = function(*args, **(kwargs or {}))
@@ -89,21 +91,21 @@ def trace(
 ) -> Traced:
     """Trace one batch's step with one and with two layers of a model, and say what it would take with all.
 
-    What bitsandbytes computes has no shape-only form: a quantised base is traced in fp32, as its activations are, and
-    its weights are counted.
+    What bitsandbytes computes has no shape-only form: a quantised base is traced as if it were not, its weights are
+    counted, and one of them is made whole while it is used.
     """
     sizes = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     inner = sizes.get_text_config()
     layers = inner.num_hidden_layers
-    wide = torch.float32 if config.quantization != "none" else dtype
-    one, two = (_step(sizes, number, config, wide, device, batch, steps) for number in (1, 2))
+    one, two = (_step(sizes, number, config, dtype, device, batch, steps) for number in (1, 2))
     held = two.base - one.base
     adapter = one.adapter + (layers - 1) * (two.adapter - one.adapter)
     each = two.peak - one.peak - held - _states(config, two.adapter - one.adapter)
     rest = one.peak - one.base - _states(config, one.adapter) - each
     base = one.base + (layers - 1) * held
     if bits := BITS[config.quantization]:
-        base = round(layers * (two.linear - one.linear) * (bits - 4) + base)
+        base = round(layers * (two.linear - one.linear) * (bits - dtype.itemsize) + base)
+        rest += two.largest * dtype.itemsize
     return Traced(layers, adapter, base, rest, each)
 
 
@@ -116,6 +118,7 @@ def _states(config: TrainingConfig, adapter: int) -> int:
 class _Step:
     base: int
     linear: int  # numbers in linear layers that a quantised base holds in fewer bits
+    largest: int  # of them in the largest
     adapter: int
     peak: int
 
@@ -129,7 +132,7 @@ def _step(
     batch: dict[str, Any],
     steps: int,
 ) -> _Step:
-    model, linear = _model(sizes, number, config, dtype, "lengths" in batch, steps)
+    model, linear, largest = _model(sizes, number, config, dtype, "lengths" in batch, steps)
     labelled = int((batch["labels"] != -100).sum())
     with FakeTensorMode(allow_non_fake_inputs=True), _no_masks_kept():
         made: dict[int, Any] = {}  # head and embeddings may be one
@@ -160,13 +163,13 @@ def _step(
                 torch.nn.utils.clip_grad_norm_(weights, config.train.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
-    return _Step(base, linear, sum(value.numel() for value in weights), live.peak)
+    return _Step(base, linear, largest, sum(value.numel() for value in weights), live.peak)
 
 
 def _model(
     sizes: Any, number: int, config: TrainingConfig, dtype: torch.dtype, packed: bool, steps: int
-) -> tuple[Any, int]:
-    """Return the model with so many layers and its adapter, without content, and its numbers in quantised layers."""
+) -> tuple[Any, int, int]:
+    """Return the model with so many layers and its adapter, without content; its numbers in linears, in the largest."""
     some = copy.deepcopy(sizes)
     inner = some.get_text_config()
     inner.num_hidden_layers = number
@@ -178,24 +181,27 @@ def _model(
             model.set_attn_implementation(attention.NAME)
         head = model.get_output_embeddings()
         found = [part for part in model.modules() if isinstance(part, torch.nn.Linear) and part is not head]
-        linear = sum(part.weight.numel() for part in found)
+        numbers = [part.weight.numel() for part in found]
         if config.row.changes_base:  # its start needs weights; afterwards it is a plain LoRA
             config = config.model_copy(update={"method": config.method.model_copy(update={"name": "lora"})})
         model = lora.attach(model, config, Path(), steps)
     fused.fuse(model)
-    if config.quantization != "none":  # its linear layers stay peft's own
+    if config.quantization == "int8" or (config.quantization != "none" and config.row.fixed.get("use_dora")):
+        # their linears stay peft's own
         for module in model.modules():
             if "forward" in vars(module) and getattr(module.forward, "func", None) is fused.linear:
                 del module.forward
-    return model.train(), linear
+    return model.train(), sum(numbers), max(numbers, default=0)
 
 
 @contextmanager
 def _no_masks_kept() -> Iterator[None]:
-    """Masks with and without content have the same sizes: none may be taken for the other."""
-    attention.mask.cache_clear()
+    """Masks and starts with and without content have the same sizes: none may be taken for the other."""
+    for kept in (attention.mask, attention.starts):
+        kept.cache_clear()
     yield
-    attention.mask.cache_clear()
+    for kept in (attention.mask, attention.starts):
+        kept.cache_clear()
 
 
 def _hollow(value: torch.Tensor | None, device: torch.device) -> Any:

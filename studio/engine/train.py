@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import torch
 
 from studio import __version__
@@ -104,8 +103,6 @@ def ready(job: Job, plan: Plan) -> Ready:
         what = config.row.title if known else f"{model.config.model_type} models"
         reporter.emit(events.Warned(words=f"Rows cannot be packed with {what}; they are padded, which is slower."))
     pad = None if packed else int(job.tokenizer.pad_token_id or 0)
-    if config.quantization != "none":
-        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     reporter.phase("Adding the adapter")
     model = lora.attach(model, config, job.directory / "start", plan.steps)
     fused.fuse(model)

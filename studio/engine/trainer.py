@@ -24,7 +24,12 @@ LONG = 5.0  # seconds a step may still take when a pause is asked for; a longer 
 
 
 def loss_of(model: Any, batch: dict[str, Any], device: torch.device, smoothing: float = 0.0) -> torch.Tensor:
-    moved = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    """Summed loss of a batch; the labels of a packed one stay where they are (see `loss.packed`)."""
+    here = ("labels",) if "lengths" in batch else ()
+    moved = {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) and key not in here else value
+        for key, value in batch.items()
+    }
     return (loss.packed if "lengths" in moved else loss.padded)(model, moved, smoothing)
 
 

@@ -64,8 +64,7 @@ def disk(shape: Shape, config: TrainingConfig, dataset: Dataset) -> int:
 
 def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
     """Return the bytes a run takes at its peak."""
-    quantized = config.quantization != "none"
-    width = 2 if load.half and not quantized else 4  # bytes a number: a quantised base computes in fp32 between layers
+    width = 2 if load.half else 4  # bytes a number
     trained = shape.adapter_parameters(config)
     model = _base(shape, config.quantization, width)
     moments = 2 if config.train.optimizer == "adamw_8bit" else 8
@@ -78,7 +77,7 @@ def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
     again = recomputed(config, each, shape.layers, load.free - fixed)
     activations = (shape.layers - again) * each + again * tokens * width * shape.hidden
     activations += each if again else 0
-    start = max(loss, working)
+    start = max(loss, working + (width * shape.hidden * shape.inner if config.quantization == "nf4" else 0))
     parts = {
         "Model": model,
         "Adapter": 4 * trained,
@@ -110,7 +109,7 @@ def _base(shape: Shape, quantization: str, width: int) -> float:
     if quantization == "none":
         return width * shape.parameters
     small = INT8 if quantization == "int8" else NF4
-    return small * shape.linear_parameters + 4 * (shape.parameters - shape.linear_parameters)
+    return small * shape.linear_parameters + width * (shape.parameters - shape.linear_parameters)
 
 
 def _kept(shape: Shape, config: TrainingConfig, width: int) -> float:
@@ -118,7 +117,8 @@ def _kept(shape: Shape, config: TrainingConfig, width: int) -> float:
     inputs, outputs = (sum(sides) for sides in zip(*shape.linears, strict=True))
     kept = width * (4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 3 * shape.inner)
     dora = bool(config.row.fixed.get("use_dora"))
-    plain = config.row.peft == "LORA" and not config.method.dropout and config.quantization == "none"
+    held = ("none",) if dora else ("none", "nf4")  # DoRA over four bits is peft's
+    plain = config.row.peft == "LORA" and not config.method.dropout and config.quantization in held
     if not plain:  # peft's own forward casts every input to fp32
         kept += (4 * inputs if width == 2 else 0) + 28 * config.rank
     if dora:  # what each linear gives; fused, some of it is kept anyway

@@ -3,14 +3,16 @@
 import peft
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from peft.tuners import lora
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from studio.domain.document import from_document
 from studio.domain.methods import METHODS
-from studio.engine import attention, fused, loss
+from studio.engine import attention, fused, loss, models
 from studio.engine.lora import attach
 from studio.engine.tensors import packed_batch
+from tests.engine.conftest import make_model
 from tests.engine.test_attention import model_of, rows_of
 
 TARGETS = "all-linear"
@@ -109,6 +111,48 @@ def test_another_kind_of_linear_keeps_its_forward(settings):
     linears = [module for module in model.modules() if isinstance(module, lora.Linear)]
     assert linears
     assert not any("forward" in vars(module) for module in linears)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_over_four_bits_the_gradients_are_as_close_to_exact_as_pefts(tmp_path, dtype):
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+    folder = make_model(tmp_path / "wide", **shape)
+
+    def made(kind, dtype=torch.float32):
+        torch.manual_seed(1)
+        base = models.load_base(folder, kind, dtype, torch.device("cpu"))
+        settings = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=TARGETS, init_lora_weights=False)
+        base.set_attn_implementation(attention.NAME)
+        return peft.get_peft_model(base, settings)
+
+    def gradients(model):
+        batch = packed_batch(rows_of([7, 20, 3, 12]))
+        loss.packed(model, batch).backward()
+        return {name: p.grad.float() for name, p in model.named_parameters() if p.requires_grad}
+
+    exact = made("none")  # with the weights that the four bits stand for
+    held = dict(made("nf4").named_modules())
+    for name, module in exact.named_modules():
+        if isinstance(module, lora.Linear):
+            four = held[name].base_layer.weight
+            module.base_layer.weight.data = dequantize_4bit(four.data, four.quant_state).float()
+    wanted = gradients(exact)
+    plain, quick = made("nf4", dtype), made("nf4", dtype)
+    assert fused.fuse(quick) > 2 * 7
+    off = [
+        sum(float((found[name] - wanted[name]).norm() / wanted[name].norm()) for name in wanted) / len(wanted)
+        for found in (gradients(plain), gradients(quick))
+    ]
+    assert off[1] < (1e-4 if dtype == torch.float32 else 1.5 * off[0])
+
+
+def test_dora_over_four_bits_is_left_to_peft(tmp_path):
+    base = models.load_base(make_model(tmp_path / "tiny"), "nf4", torch.float32, torch.device("cpu"))
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=TARGETS, use_dora=True))
+    fused.fuse(model)
+    layers = [module for module in model.modules() if isinstance(module, lora.LoraLayer)]
+    assert layers
+    assert not any("forward" in vars(module) for module in layers)
 
 
 def test_an_untried_release_is_left_as_it_is(monkeypatch):

@@ -133,7 +133,7 @@ def likeliest(model, tokenizer, count):
 def test_a_quantised_base_gives_every_weight_its_gradient(wide, tmp_path, name, quantization):
     asked = config(method={"name": name, **knobs(name)}, model={"id": "m", "quantization": quantization})
     model = models.load_base(wide, quantization, torch.float32, torch.device("cpu"))
-    model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
     model = lora.attach(model, asked, tmp_path, steps=3)
     fused.fuse(model)
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}

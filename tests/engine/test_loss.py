@@ -43,6 +43,12 @@ def test_value_and_gradient_equal_plain_cross_entropy(positions, chunk, seed, he
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", [loss.PLAIN, loss.Head(0.25, 2.0, 0.1), loss.Head(cap=30.0), loss.Head(smoothing=0.5)])
+def test_the_way_of_a_card_gives_the_same(head):
+    logits, wanted = 9 * torch.randn(20, 11), torch.randint(0, 11, (20, 1))
+    torch.testing.assert_close(loss._chunk_on_card(logits.clone(), wanted, head), loss._chunk(logits, wanted, head))
+
+
 def test_a_label_the_model_thinks_impossible_has_its_true_loss():
     hidden = torch.tensor([[200.0]], requires_grad=True)
     weight = torch.tensor([[1.0], [0.0], [-1.0]])
