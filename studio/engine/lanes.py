@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import torch
 
+from studio.domain.shape import LANE
 from studio.engine import parallel
 
 T = TypeVar("T")
-LEAST = 512  # tokens of a batch, under which a matrix product no longer fills a core
+LEAST = LANE
 
 
 class Lanes:
@@ -50,12 +51,20 @@ class Lanes:
 def lanes_for(model: torch.nn.Module, device: torch.device, size: int) -> int:
     """How many lanes a model may have with `size` tokens in flight: one where order or other threads matter.
 
-    Dropout draws from one source of random numbers, so two lanes would not give the same result twice; bitsandbytes'
-    layers were not tried; layers held in parts are put together in the same order by all processes.
+    Dropout draws from one source of random numbers, so two lanes would not give the same result twice; two products of
+    bitsandbytes were not tried; layers held in parts are put together in the same order by all processes.
     """
-    if device.type != "cpu" or getattr(model, "is_quantized", False) or _draws(model) or parallel.sharded(model):
+    if device.type != "cpu" or _by_bitsandbytes(model) or _draws(model) or parallel.sharded(model):
         return 1
     return max(1, min(torch.get_num_threads(), size // LEAST))
+
+
+def _by_bitsandbytes(model: Any) -> bool:
+    """Whether a layer held in fewer bits computes its own product, and not the fused linear around it."""
+    fused = [module for module in model.modules() if "forward" in vars(module) and hasattr(module, "base_layer")]
+    around = {id(module.base_layer) for module in fused}
+    held = [module for module in model.modules() if type(module).__module__.startswith("bitsandbytes.")]
+    return any(isinstance(module, torch.nn.Linear) and id(module) not in around for module in held)
 
 
 def _draws(model: torch.nn.Module) -> bool:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from studio.domain.shape import Shape
+from studio.domain.shape import Shape, lanes
 from studio.engine import attention, gate, memory, models, tokens, train
 from studio.engine.batches import Steps, labels_in
 from studio.engine.job import Job
-from studio.engine.lanes import LEAST
 from studio.engine.others import Others
 from studio.engine.plan import Plan, make_plan
 from studio.engine.report import Reporter, Wishes, write_json
@@ -92,10 +91,9 @@ def _steps(job: Job, plan: Plan) -> Steps:
     sizes = gate.base(job.base)
     family = str(sizes.get("model_type"))
     packed = config.train.packing != "off" and config.row.packing and family in attention.ARCHITECTURES
-    alone = job.device.type != "cpu" or config.quantization != "none" or config.method.dropout > 0
-    lanes = 1 if alone else max(1, min(torch.get_num_threads(), plan.size // LEAST))
+    number = lanes(config, torch.get_num_threads(), plan.size) if job.device.type == "cpu" else 1
     pad = None if packed else int(job.tokenizer.pad_token_id or 0)
-    return Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad, lanes)
+    return Steps(plan.rows, plan.per_step, plan.size, plan.steps, config.train.seed, pad, number)
 
 
 def _largest(steps: Steps) -> Batches:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from studio.domain.config import TrainingConfig
 from studio.domain.records import Dataset, Model
-from studio.domain.shape import Shape
+from studio.domain.shape import Shape, lanes, plain
 
 LIBRARIES = 0.59e9  # bytes of an engine that has loaded nothing yet
 HEAP = 0.1  # of what a step adds, that a processor's allocator keeps besides
 KERNELS = 0.1e9  # bytes of a card that matrix products work in; the driver's context is no part of what a run counts
 CHUNK = 256  # labelled positions whose probabilities are held at once
-LANE = 512  # tokens, under which a processor's core gets no batch of its own
 SHARE = 0.8  # of the free memory that the engine lets activations take before it computes layers again
 NF4, INT8 = 0.53, 1.01  # bytes a number, with its scales
 FUSED = ("llama", "mistral", "qwen2", "qwen3")  # whose norm and gated product keep one activation
@@ -69,15 +68,15 @@ def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
     model = _base(shape, config.quantization, width)
     moments = 2 if config.train.optimizer == "adamw_8bit" else 8
     packed = config.train.packing != "off" and config.row.packing
-    tokens, lanes = in_flight(config, load)
-    loss = lanes * CHUNK * shape.vocabulary * (width + 8) if packed else tokens * shape.vocabulary * (width + 12)
+    tokens, number = in_flight(config, load)
+    loss = number * CHUNK * shape.vocabulary * (width + 8) if packed else tokens * shape.vocabulary * (width + 12)
     each = tokens * _kept(shape, config, width)  # of one layer
     working = tokens * width * (4 * shape.hidden + 3 * shape.inner)  # of the layer whose gradient is being formed
     fixed = model + trained * (8 + moments)
     again = recomputed(config, each, shape.layers, load.free - fixed)
     activations = (shape.layers - again) * each + again * tokens * width * shape.hidden
     activations += each if again else 0
-    start = max(loss, working + (width * shape.hidden * shape.inner if config.quantization == "nf4" else 0))
+    start = max(loss, working + (number * width * shape.hidden * shape.inner if config.quantization == "nf4" else 0))
     parts = {
         "Model": model,
         "Adapter": 4 * trained,
@@ -92,9 +91,8 @@ def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
 def in_flight(config: TrainingConfig, load: Load) -> tuple[int, int]:
     """Return how many tokens are computed at once, and in how many lanes."""
     size = 2048 if config.train.batch_tokens == "auto" else config.train.batch_tokens
-    alone = load.card or config.quantization != "none" or config.method.dropout > 0
-    lanes = 1 if alone else max(1, min(load.cores, size // LANE))
-    return round(max(load.longest, min(max(size, lanes * load.longest), load.step))), lanes
+    number = 1 if load.card else lanes(config, load.cores, size)
+    return round(max(load.longest, min(max(size, number * load.longest), load.step))), number
 
 
 def recomputed(config: TrainingConfig, each: float, layers: int, free: float) -> int:
@@ -117,12 +115,11 @@ def _kept(shape: Shape, config: TrainingConfig, width: int) -> float:
     inputs, outputs = (sum(sides) for sides in zip(*shape.linears, strict=True))
     kept = width * (4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 3 * shape.inner)
     dora = bool(config.row.fixed.get("use_dora"))
-    held = ("none",) if dora else ("none", "nf4")  # DoRA over four bits is peft's
-    plain = config.row.peft == "LORA" and not config.method.dropout and config.quantization in held
-    if not plain:  # peft's own forward casts every input to fp32
+    ours = plain(config)
+    if not ours:  # peft's own forward casts every input to fp32
         kept += (4 * inputs if width == 2 else 0) + 28 * config.rank
     if dora:  # what each linear gives; fused, some of it is kept anyway
-        kept += width * (shape.queries + shape.keys + 2 * shape.hidden) if plain else 8 * outputs
+        kept += width * (shape.queries + shape.keys + 2 * shape.hidden) if ours else 8 * outputs
     if shape.family not in FUSED:
         kept += 16 * shape.hidden + 2 * width * shape.inner
     return kept

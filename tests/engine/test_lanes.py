@@ -6,8 +6,12 @@ import pytest
 import torch
 
 from studio.domain import events
+from studio.domain.document import from_document, override
+from studio.domain.shape import LANE
+from studio.domain.shape import lanes as planned
 from studio.engine import lanes, models
 from studio.engine.lanes import Lanes
+from tests.engine.conftest import make_model
 from tests.engine.test_train import of
 from tests.engine.test_trainer import run, steps
 
@@ -49,6 +53,27 @@ def test_two_lanes_learn_what_one_learns(tiny, make_run, two_threads, monkeypatc
     one = run(make_run(tiny, *SETTINGS))
     assert of(events.Started, one)[0].settings["batches_at_once"] == 1
     assert list(steps(both).values()) == pytest.approx(list(steps(one).values()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "number"),
+    [
+        (["method.name=qlora"], 2),
+        (["method.name=qlora", "method.targets=attention"], 1),
+        (["method.name=dora", "model.quantization=nf4"], 1),
+        (["model.quantization=int8"], 1),
+    ],
+)
+def test_a_base_in_four_bits_has_two_lanes_where_all_its_layers_are_ours(
+    tmp_path, make_run, two_threads, settings, number
+):
+    shape = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "head_dim": 16}
+    wide = make_model(tmp_path / "wide", **shape)
+    both, again = run(make_run(wide, *SETTINGS, *settings)), run(make_run(wide, *SETTINGS, *settings))
+    assert of(events.Started, both)[0].settings["batches_at_once"] == number
+    assert steps(both) == steps(again)
+    config = from_document(override({"model": {"id": "m"}, "data": {"path": "d"}}, settings))
+    assert planned(config, 2, 2 * LANE) == number
 
 
 def test_dropout_takes_one_lane(tiny, make_run, two_threads):
