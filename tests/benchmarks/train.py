@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,12 @@ def environment(folder: Path, peer: str) -> Path:
     return python
 
 
-def peer(python: Path, kind: str, model: str, rows: Path, folder: Path, seed: int) -> dict[str, Any]:
+def peer(
+    python: Path, kind: str, model: str, rows: Path, folder: Path, seed: int, per_step: int = 16
+) -> dict[str, Any]:
     script = str(Path(__file__).with_name("train_peers.py"))
-    command = [str(python), script, kind, model, str(rows), str(seed)]
+    # -P: this folder has a file that is called as one of Python's own
+    command = [str(python), "-P", script, kind, model, str(rows), str(seed), str(per_step)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if not found:
@@ -54,17 +58,26 @@ def peer(python: Path, kind: str, model: str, rows: Path, folder: Path, seed: in
     return json.loads(found[0].removeprefix("RESULT "))
 
 
-def ours(home: Path, rows: Path, seed: int, precision: str = "bf16") -> dict[str, Any]:
-    """Train on the command line, as a user does: no held-out rows, one pass in steps of 16."""
-    wanted = ["data.eval_fraction=0", "method.rank=16", "train.learning_rate=2e-4", "train.effective_rows=16"]
+def ours(
+    home: Path,
+    rows: Path,
+    seed: int,
+    precision: str = "bf16",
+    model: str = "starter",
+    per_step: int = 16,
+    also: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train on the command line, as a user does: no held-out rows, one pass."""
+    wanted = ["data.eval_fraction=0", "method.rank=16", "train.learning_rate=2e-4", f"train.effective_rows={per_step}"]
     wanted += [
         "train.epochs=1",
         f"train.precision={precision}",
         f"train.seed={seed}",
         "train.schedule=linear",
         "train.warmup=0",
+        *also,
     ]
-    command = [sys.executable, "-m", "studio.cli", "train", "--model", "starter", "--dataset", str(rows), "--json"]
+    command = [sys.executable, "-m", "studio.cli", "train", "--model", model, "--dataset", str(rows), "--json"]
     for value in wanted:
         command += ["--set", value]
     done = subprocess.run(
@@ -74,11 +87,14 @@ def ours(home: Path, rows: Path, seed: int, precision: str = "bf16") -> dict[str
         raise SystemExit(done.stderr[-2000:])
     report = json.loads(done.stdout)
     events = (home / "runs" / report["run"] / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    told = [event for event in map(json.loads, events) if event["type"] == "step"]
+    first, last = told[0], told[-1]
     return {
         "tokens": report["real_tokens"],
         "seconds": report["train_seconds"],
         "memory": report["peak_memory_bytes"],
-        "losses": [event["loss"] for event in map(json.loads, events) if event["type"] == "step"],
+        "after_first": (last["tokens"] - first["tokens"]) / max(last["elapsed"] - first["elapsed"], 1e-9),
+        "losses": [event["loss"] for event in told],
     }
 
 
@@ -98,7 +114,7 @@ def main() -> None:
         folder = Path(name)
         home = Home(folder / "home").prepare()
         model = Models(home).fetch_starter().path
-        rows = _rows(options.rows, options.count, folder)
+        rows = rows_of(options.rows, options.count, folder)
         for turn in range(options.seeds or options.repeat):
             seed = 42 + (turn if options.seeds else 0)
             for kind in kinds:
@@ -111,7 +127,7 @@ def main() -> None:
     _losses(results) if options.seeds else _speeds(results)
 
 
-def _rows(path: Path, count: int, folder: Path) -> Path:
+def rows_of(path: Path, count: int, folder: Path) -> Path:
     """Write the first rows as conversations."""
     turns = (("user", "question"), ("assistant", "answer"))
     lines = path.read_text(encoding="utf-8").splitlines()[:count]

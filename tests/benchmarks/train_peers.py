@@ -1,4 +1,4 @@
-"""A peer's training of the same rows: `train_peers.py trainer|trl|unsloth MODEL ROWS.jsonl SEED`; one JSON line."""
+"""A peer's training of the same rows: `train_peers.py trainer|trl|unsloth MODEL ROWS.jsonl SEED PER_STEP`."""
 
 import json
 import resource
@@ -6,12 +6,12 @@ import sys
 import time
 from typing import Any
 
-RANK, RATE, MICRO, ACCUMULATE = 16, 2e-4, 8, 2
+RANK, RATE, MICRO = 16, 2e-4, 8
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """Train one pass over the rows in steps of 16; return tokens, seconds in steps, peak memory and losses."""
+def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int, per_step: int) -> dict[str, Any]:
+    """Train one pass over the rows; return tokens, seconds in steps, peak memory and losses."""
     if peer == "unsloth":
         from unsloth import FastLanguageModel  # before transformers, which it changes
     import torch
@@ -19,16 +19,20 @@ def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int) -> dict[s
     from transformers import AutoTokenizer, TrainerCallback
 
     torch.set_num_threads(torch.get_num_threads())
+    card = torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(model)
 
     class Clock(TrainerCallback):
-        begin = end = 0.0
+        begin = first = end = 0.0
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             self.begin = time.monotonic()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            if card:
+                torch.cuda.synchronize()
             self.end = time.monotonic()
+            self.first = self.first or self.end
 
     clock = Clock()
     adapter = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -36,14 +40,14 @@ def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int) -> dict[s
         "output_dir": "out",
         "num_train_epochs": 1,
         "per_device_train_batch_size": MICRO,
-        "gradient_accumulation_steps": ACCUMULATE,
+        "gradient_accumulation_steps": per_step // MICRO,
         "learning_rate": RATE,
         "seed": seed,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": [],
         "disable_tqdm": True,
-        "use_cpu": True,
+        "use_cpu": not card,
     }
     prompts = [
         tokenizer.apply_chat_template(row["messages"][:1], add_generation_prompt=True)["input_ids"] for row in rows
@@ -87,17 +91,18 @@ def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int) -> dict[s
             callbacks=[clock],
         )
     trainer.train()
+    tokens, steps = sum(len(ids) for ids in whole), trainer.state.global_step
+    peak = torch.cuda.max_memory_allocated() if card else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {
-        "tokens": sum(len(ids) for ids in whole),
+        "tokens": tokens,
         "seconds": clock.end - clock.begin,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "after_first": tokens * (steps - 1) / steps / max(clock.end - clock.first, 1e-9),
+        "memory": peak,
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
     }
 
 
 if __name__ == "__main__":
     with open(sys.argv[3], encoding="utf-8") as file:
-        print(
-            "RESULT "
-            + json.dumps(main(sys.argv[1], sys.argv[2], [json.loads(line) for line in file], int(sys.argv[4])))
-        )
+        rows = [json.loads(line) for line in file]
+    print("RESULT " + json.dumps(main(sys.argv[1], sys.argv[2], rows, int(sys.argv[4]), int(sys.argv[5]))))
