@@ -65,7 +65,7 @@ METHODS: dict[str, Method] = {
         Method(
             "qlora",
             "QLoRA",
-            "LoRA on a base held in 4 bits: a quarter of the memory for the weights, slower, slightly less exact.",
+            "LoRA on a base held in 4 bits: a quarter of the memory for the weights, slightly less exact.",
             quantization="nf4",
         ),
         Method(
