@@ -86,6 +86,24 @@ def test_in_bf16_the_gradients_are_as_close_to_fp32_as_pefts(dora):
     assert off[1] < 1.5 * off[0]
 
 
+def test_in_bf16_a_small_adapter_is_not_rounded_away():
+    """Added to the rounded product of the base, as peft does, most of it is."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(512, 64), torch.randn(64, 64) / 8
+    a, b = torch.randn(4, 64) / 8, 1e-4 * torch.randn(64, 4)
+    added = x @ a.t() @ b.t()
+    x, weight = x.to(torch.bfloat16), weight.to(torch.bfloat16)
+    base = torch.nn.functional.linear(x, weight).float()
+    ours = fused.LoraLinear.apply(x, weight, None, a, b, 1.0).float() - base
+    plain = (base.to(torch.bfloat16) + (x.float() @ a.t() @ b.t()).to(torch.bfloat16)).float() - base
+
+    def share(found):
+        return float((found * added).sum() / added.square().sum())
+
+    assert share(plain) < 0.5
+    assert share(ours) == pytest.approx(1, abs=0.2)
+
+
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapter_off_and_merged_are_left_to_peft(dora):
     model = adapted("llama", use_dora=dora).eval()
