@@ -102,12 +102,11 @@ def _sum(
     """x·Wᵀ + bias + scale·small·Bᵀ, rounded once.
 
     What an adapter adds at first is under half a step of a number in 16 bits: added to a product that has been rounded
-    it is gone, and the first hundreds of steps learn less than they would in fp32. One product over both sums first.
+    it is gone, and the first hundreds of steps learn less than they would in fp32. So the product comes on top of what
+    the adapter adds, and is summed in fp32 until then.
     """
-    if x.dtype.itemsize >= 4:
-        return functional.linear(x, weight, bias).addmm_(small, b.t(), alpha=scale)
-    both = torch.cat([weight, (scale * b).to(x.dtype)], 1)
-    return functional.linear(torch.cat([x, small], 1), both, bias)
+    out = (small @ (scale * b).to(x.dtype).t()).addmm_(x, weight.t())
+    return out if bias is None else out.add_(bias)
 
 
 def _whole(weight: torch.Tensor, state: Any, like: torch.Tensor) -> torch.Tensor:
