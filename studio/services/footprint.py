@@ -76,8 +76,8 @@ def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
     again = recomputed(config, each, shape.layers, load.free - fixed)
     activations = (shape.layers - again) * each + again * tokens * width * shape.hidden
     activations += each if again else 0
-    whole = number * width * shape.hidden * shape.inner  # a weight beside B, or made of its four bits
-    start = max(loss, working + (whole if plain(config) and (load.half or config.quantization == "nf4") else 0))
+    whole = number * width * shape.hidden * shape.inner  # a weight made of its four bits
+    start = max(loss, working + (whole if config.quantization == "nf4" else 0))
     parts = {
         "Model": model,
         "Adapter": 4 * trained,
