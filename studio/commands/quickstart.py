@@ -37,7 +37,8 @@ def quickstart(
     run = None if again else first.earlier(studio.runs)
     if run and first.goes_on(run):
         note(f"{run_title(run.id)} goes on after step {run.checkpoint}; --again trains anew.")
-        run = studio.runs.resume(run.id)
+        run = studio.queue.resume(run.id)
+        waits(run)
     elif run and not run.status.active and sys.stdin.isatty() and not json:
         note(f"{run_title(run.id)} has trained on the sample data already.")
         run = None if typer.confirm("Train again?", default=False, err=True) else run

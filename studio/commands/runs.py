@@ -219,9 +219,11 @@ def resume_run(
     from studio.domain.document import flat, override
 
     studio = open_studio()
-    found = studio.runs.resume(run, flat(override({}, set or [])))
+    found = studio.queue.resume(run, flat(override({}, set or [])))
+    if not json:
+        waits(found)
     if detach:
-        emit(found) if json else say(f"{run_title(run)} goes on.")
+        emit(found) if json else say(f"{run_title(run)} goes on{' in its turn' if found.since else ''}.")
         return
     found, interrupted = attend(studio, found)
     finish(studio, found, interrupted, json)

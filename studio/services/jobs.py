@@ -24,6 +24,7 @@ from studio.storage.paths import write_atomic
 
 ENGINE = (sys.executable, "-m", "studio.engine")
 TOKEN = "PEFT_STUDIO_TOKEN"  # the run's token in the engine's environment; the engine copies it to process.json
+RECORD = "process.json"
 POLL = 0.25  # seconds between two looks at a file that grows
 FATAL = re.compile(r"^[\w.]*(Error|Exception|Interrupt)\b|[Ff]atal|[Ss]egmentation fault|[Aa]bort|[Kk]illed")
 SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
@@ -40,7 +41,8 @@ _children: dict[str, subprocess.Popen[str]] = {}  # by directory: the engines th
 class Process(BaseModel):
     """Content of `process.json`.
 
-    `exit_code` is added by the studio that started the engine and saw it end, `cause` by one that ended it.
+    `exit_code` is added by the studio that started the engine and saw it end, `cause` by one that ended it. `next` is
+    the token of an engine that is about to be started: who is killed meanwhile leaves that to know it by.
     """
 
     pid: int
@@ -48,6 +50,7 @@ class Process(BaseModel):
     token: str = ""
     exit_code: int | None = None
     cause: str = ""
+    next: str = ""
 
 
 def now() -> str:
@@ -119,21 +122,42 @@ def spawn_recorded(
 ) -> None:
     """Start an engine that may outlive this process, and write `process.json` so that any studio can adopt it."""
     token = uuid.uuid4().hex
-    child = spawn(job, directory, log, command=command, token=token, card=card)
+    before = recorded(directory) or Process(pid=0, started=0)
+    write_atomic(directory / RECORD, before.model_copy(update={"next": token}).model_dump_json())
+    try:
+        child = spawn(job, directory, log, command=command, token=token, card=card)
+    except EngineError:
+        write_atomic(directory / RECORD, before.model_dump_json())
+        raise
     try:
         started = psutil.Process(child.pid).create_time()
     except psutil.NoSuchProcess:  # only where ended processes leave at once
         started = time.time()
     # the engine writes the same when it is up; one that dies before that is known all the same
-    write_atomic(directory / "process.json", Process(pid=child.pid, started=started, token=token).model_dump_json())
+    write_atomic(directory / RECORD, Process(pid=child.pid, started=started, token=token).model_dump_json())
 
 
 def recorded(directory: Path) -> Process | None:
-    """Read `process.json`, or None when no engine was started here."""
+    """Read `process.json`, or None when no engine was started here.
+
+    An engine whose starter was killed before it could write down which it is, is looked for by its token.
+    """
     try:
-        return Process.model_validate_json((directory / "process.json").read_bytes())
+        record = Process.model_validate_json((directory / RECORD).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+    if record.next and (found := _with_token(record.next, directory)):
+        return found
+    return record if record.pid else None
+
+
+def _with_token(token: str, directory: Path) -> Process | None:
+    """Find the engine of a directory by its token; what it started has the token too, and another command."""
+    for each in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(directory) in each.cmdline() and each.environ().get(TOKEN) == token and _runs(each):
+                return Process(pid=each.pid, started=each.create_time(), token=token)
+    return None
 
 
 def alive(record: Process) -> bool:
@@ -158,7 +182,7 @@ def exit_code(directory: Path, record: Process) -> int | None:
         with suppress(subprocess.TimeoutExpired):
             record.exit_code = child.wait(5)  # it is dead: at most the thread that collects it needs a moment
         with suppress(OSError):  # a full disk: it is known here, and asked for again
-            write_atomic(directory / "process.json", record.model_dump_json())
+            write_atomic(directory / RECORD, record.model_dump_json())
     return record.exit_code
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import statistics
 from collections import deque
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -40,6 +41,11 @@ class Progress:
         self.time = ""
         self.elapsed = 0.0  # seconds at work, over all its engines
         self._before, self._clock = 0.0, 0.0  # of engines that have ended; of this one
+
+    def resumed_at(self, started: float) -> bool:
+        """Whether another engine has begun then, since the run told its end, and has not said a word yet."""
+        told = isinstance(self.end, Failed | Paused) and self.time
+        return bool(told) and started > datetime.fromisoformat(self.time).timestamp()
 
     def feed(self, data: bytes) -> None:
         """Take what was appended to `events.jsonl`, wherever it was cut."""

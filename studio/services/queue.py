@@ -1,6 +1,5 @@
 """The queue: prepared runs that wait, in which order they start, and how many the machine carries at once."""
 
-import json
 import logging
 import math
 import socket
@@ -8,56 +7,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
-
-from studio.domain.config import TrainingConfig
-from studio.domain.document import from_document
 from studio.domain.errors import NotFound, StudioError
 from studio.domain.events import AnyEvent
 from studio.domain.records import Run, Status
-from studio.domain.shape import Shape
-from studio.domain.words import duration, run_title, size
+from studio.domain.words import run_title
 from studio.services import jobs
-from studio.services.footprint import Load, footprint
-from studio.services.machine import Machine, MachineFacts
-from studio.services.past import quoted
-from studio.services.progress import YAML
+from studio.services.capacity import Room, goes_first, soonest
+from studio.services.machine import Machine
+from studio.services.place import Place, place_of, put
 from studio.storage.locks import Lock
-from studio.storage.paths import write_atomic
 
 if TYPE_CHECKING:
     from studio.services.runs import Runs
 
 log = logging.getLogger(__name__)
 
-PLACE = "queue.json"
 SPEAKS = 60.0  # seconds in which an engine that was started says its first word
 LOOK = 2.0  # seconds between two looks while something waits
-CORES = 4  # for each engine on the processor, where there are several
-
-
-class Place(BaseModel):
-    """Content of a run's `queue.json`. The higher priority goes first, then the earlier `since`.
-
-    It waits until `after` has ended, however that ends. `card` is set at the start where there are several.
-    """
-
-    since: str
-    priority: int = 0
-    after: str | None = None
-    card: str | None = None
-
-
-def place_of(directory: str | Path) -> Place | None:
-    """Return a run's place in the queue, also after it has left it; None when it was never put there."""
-    with suppress(FileNotFoundError, ValidationError):
-        return Place.model_validate_json((Path(directory) / PLACE).read_bytes())
-    return None
 
 
 class Queue:
@@ -89,7 +58,17 @@ class Queue:
             place = place_of(run.path) or Place(since=jobs.now())
             place.priority = place.priority if priority is None else priority
             place.after = place.after if after is None else after or None
-            self._write(run, place)
+            put(run.path, place)
+            self._start()
+        self.ring()
+        return self.get(run_id)
+
+    def resume(self, run_id: str, edit: dict[str, Any] | None = None) -> Run:
+        """Let a run go on from its last good checkpoint now if the machine has room, else let it wait for that."""
+        with self.runs.alone():
+            run = self.runs.ready_to_resume(run_id, edit)
+            before = place_of(run.path)
+            put(run.path, Place(since=jobs.now(), priority=before.priority if before else 0, resume=True))
             self._start()
         self.ring()
         return self.get(run_id)
@@ -150,8 +129,8 @@ class Queue:
                 assert mine
                 assert theirs
                 key = {"priority": theirs.priority, "since": theirs.since}
-                self._write(other, theirs.model_copy(update={"priority": mine.priority, "since": mine.since}))
-                self._write(one, mine.model_copy(update=key))
+                put(other.path, theirs.model_copy(update={"priority": mine.priority, "since": mine.since}))
+                put(one.path, mine.model_copy(update=key))
 
     def first(self, run_id: str) -> None:
         """Let a run that waits be the next one."""
@@ -224,7 +203,7 @@ class Queue:
                 return bool(waiting)
             place = place_of(chosen.path)
             if place and room.on_card(chosen) and len(room.cards) > 1:
-                self._write(chosen, place.model_copy(update={"card": room.free_card()}))
+                put(chosen.path, place.model_copy(update={"card": room.free_card()}))
             try:
                 self.runs.start(chosen.id)
             except StudioError:
@@ -253,92 +232,7 @@ class Queue:
                 return number
         raise StudioError(f"{run_title(run_id)} is not in the queue any more.", "The list of runs shows what it does.")
 
-    def _write(self, run: Run, place: Place) -> None:
-        write_atomic(Path(run.path) / PLACE, place.model_dump_json())
-
-
-class Room:
-    """What the machine can take at this moment beside the runs at work."""
-
-    def __init__(self, machine: Machine, working: Sequence[Run]) -> None:
-        self.machine, self.working = machine, working
-
-    @cached_property
-    def facts(self) -> MachineFacts:
-        return self.machine.facts()
-
-    @cached_property
-    def cards(self) -> dict[str, int]:
-        """The free bytes of each card, by its name for CUDA."""
-        return self.machine.card_room() if self.facts.gpu else {}
-
-    @property
-    def engines(self) -> int:
-        """How many engines may be at work on the processor at once."""
-        return max(1, self.facts.cores // CORES)
-
-    @property
-    def places(self) -> int:
-        """How many runs with the usual settings may be at work at once."""
-        return len(self.cards) or self.engines
-
-    def on_card(self, run: Run) -> bool:
-        return bool(self.cards) and _settled(run)[0].hardware.device != "cpu"
-
-    def lacks(self, run: Run) -> str:
-        """Say why a run cannot start now; nothing when it can."""
-        on_card = self.on_card(run)
-        working = [each for each in self.working if self.on_card(each) == on_card]
-        if not working:
-            return ""  # one always may: an estimate is no reason never to start
-        card = self.free_card()
-        if card is None if on_card else len(working) >= self.engines:
-            return goes_first(soonest(working))
-        # those that have just started have not taken yet what they need
-        left = self.facts.memory_bytes - sum(need(each, self.facts.bf16) for each in working)
-        free = self.cards[card] if on_card and card else max(0, min(self.facts.memory_free_bytes, left))
-        needed = need(run, self.facts.bf16)
-        return f"it needs about {size(needed)}, {size(free)} are free" if needed > free else ""
-
-    def free_card(self) -> str | None:
-        """Return a card nobody trains on. An engine that was not given one is on the first."""
-        places = [place_of(run.path) for run in self.working if self.on_card(run)]
-        taken = {place.card if place and place.card else next(iter(self.cards)) for place in places}
-        return next((card for card in self.cards if card not in taken), None)
-
 
 def turn(run: Run) -> tuple[int, str, str]:
     """Return what the queue is sorted by."""
     return (-run.priority, run.since or "", run.id)
-
-
-def need(run: Run, bf16: bool = True) -> int:
-    """Return roughly the bytes a run takes at its peak: as it was quoted, else by its settings and its base's size."""
-    if said := quoted(run.path, run.created):
-        return said.peak_memory_bytes
-    config, parameters = _settled(run)
-    half = config.train.precision == "bf16" or (config.train.precision == "auto" and bf16)
-    load = Load(longest=1, step=math.inf, half=half, card=False, cores=1, free=math.inf)
-    return footprint(Shape.of({}, parameters), config, load).peak
-
-
-def soonest(working: Sequence[Run]) -> Run:
-    """Return the run that ends first, as far as that is known, else the oldest."""
-    return min(working, key=lambda run: (run.seconds_left[1] if run.seconds_left else math.inf, run.created))
-
-
-def goes_first(run: Run) -> str:
-    left = f", about {duration(sum(run.seconds_left) / 2)}" if run.seconds_left else ""
-    return f"{run_title(run.id)} goes first{left}"
-
-
-def _settled(run: Run) -> tuple[TrainingConfig, int]:
-    """Return a run's settings and its model's parameters."""
-    path = Path(run.path)
-    return _read(path, (path / "config.yaml").stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _read(path: Path, stamp: int) -> tuple[TrainingConfig, int]:
-    config = from_document(yaml.load((path / "config.yaml").read_bytes(), YAML))
-    return config, max(1, json.loads((path / "lineage.json").read_bytes())["model"]["parameters"])

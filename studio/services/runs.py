@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
 from studio.services.machine import Machine
 from studio.services.models import Models
+from studio.services.place import place_of, put
 from studio.services.prepare import Preparation, Resolved
-from studio.services.progress import Known, Progress, kept_steps
-from studio.services.queue import place_of
+from studio.services.progress import Known, kept_steps
 from studio.storage.paths import Home, write_atomic
 from studio.storage.store import Store
 
@@ -114,22 +113,25 @@ class Runs:
     def resume(self, run_id: str, edit: dict[str, Any] | None = None) -> Run:
         """Go on from the last good checkpoint, exactly as if nothing had happened, or with some settings changed.
 
-        `edit` maps group.key to a value; what the saved state depends on cannot be changed.
+        `edit` maps group.key to a value; what the saved state depends on cannot be changed. It goes on at once,
+        whatever else is at work; `Queue.resume` lets it wait for its turn.
         """
-        path = self._path(run_id)
         with self.alone():
-            run = self._read(path)
-            if run.status not in RESUMABLE:
-                raise StudioError(
-                    f"{run_title(run.id)} is {run.status}: it cannot be resumed.",
-                    "Paused, interrupted and failed runs can.",
-                )
-            if edit:
-                self._edit(path, edit)
-            for wish in ("pause", "stop"):
-                (path / "control" / wish).unlink(missing_ok=True)
-            self._spawn(path)
-        return self._read(path)
+            self._spawn(Path(self.ready_to_resume(run_id, edit).path), again=True)
+        return self.get(run_id)
+
+    def ready_to_resume(self, run_id: str, edit: dict[str, Any] | None = None) -> Run:
+        """Return a run that can be resumed, with what is to change written down; refuse any other."""
+        path = self._path(run_id)
+        run = self._read(path)
+        if run.status not in RESUMABLE:
+            raise StudioError(
+                f"{run_title(run.id)} is {run.status}: it cannot be resumed.",
+                "Paused, interrupted and failed runs can.",
+            )
+        if edit:
+            self._edit(path, edit)
+        return run
 
     def kept_steps(self, run_id: str) -> builtins.list[int]:
         """Return the steps a run has checkpoints of."""
@@ -208,13 +210,25 @@ class Runs:
                 )
         return self._read(path)
 
-    def _spawn(self, path: Path) -> None:
+    def _spawn(self, path: Path, again: bool = False) -> None:
         place = place_of(path)
+        if self._withdraw(path) or again:  # before it starts: if it pauses again it is not to go on by itself
+            for wish in ("pause", "stop"):
+                (path / "control" / wish).unlink(missing_ok=True)
         jobs.spawn_recorded("train", path, path / "worker.log", self.command, place.card if place else None)
         known = self._known.get(path)
         if known:
             known.progress.end, known.cause = None, ""
         self.ring()
+
+    def _withdraw(self, path: Path) -> bool:
+        """Let a run that waits to go on be what it was before; return whether it did."""
+        with self.alone():
+            place = place_of(path)
+            if place and place.resume:
+                put(path, place.model_copy(update={"resume": False}))
+                return True
+        return False
 
     def _wish(self, path: Path, what: str) -> None:
         (path / "control").mkdir(exist_ok=True)
@@ -234,11 +248,16 @@ class Runs:
         write_atomic(file, json.dumps(edit))
 
     def _pause(self, path: Path) -> Run:
-        if self._read(path).status in (Status.STARTING, Status.TRAINING):
+        status = self._read(path).status
+        if status in (Status.STARTING, Status.TRAINING):
             self._wish(path, "pause")
+        elif status is Status.QUEUED:
+            self._withdraw(path)
         return self._read(path)
 
     def _stop(self, path: Path, force: bool = False) -> Run:
+        if self._read(path).status is Status.QUEUED and self._withdraw(path):
+            return self._read(path)
         if not force and self._read(path).status is Status.PAUSED:
             with self.alone():  # two who stop it start one engine
                 if self._read(path).status is Status.PAUSED:
@@ -268,8 +287,10 @@ class Runs:
             known = self._known.get(path)
             if known is None or known.stamp != stamp:
                 known = self._known[path] = Known(path, stamp)
-            run = known.record(self._status(known))
-            if run.status is Status.QUEUED and (place := place_of(path)):
+            status = self._status(known)
+            place = place_of(path) if status in (Status.QUEUED, *RESUMABLE) else None
+            run = known.record(Status.QUEUED if place and place.resume else status)
+            if run.status is Status.QUEUED and place:
                 run.since, run.priority, run.after = place.since, place.priority, place.after
             if run.step and isinstance(known.progress.end, Finished) and (path / "adapter").is_dir():
                 self._keep_adapter(known, run)
@@ -280,7 +301,7 @@ class Runs:
         going = record is not None and jobs.alive(record)  # asked before reading: an engine writes its end, then goes
         progress = known.catch_up()
         stop = (known.path / "control" / "stop").exists()
-        if going and record and _resumed(progress, record):
+        if going and record and progress.resumed_at(record.started):
             return Status.STARTING
         if isinstance(progress.end, Failed):
             return Status.FAILED
@@ -322,10 +343,3 @@ def resumable(run: Run, edit: Iterable[str] = ()) -> bool:
     """Whether a run can go on from where it was, with these settings changed."""
     can = run.status is Status.PAUSED or (run.status in RESUMABLE and run.checkpoint is not None)
     return can and all(key.startswith(EDITABLE) for key in edit)
-
-
-def _resumed(progress: Progress, record: jobs.Process) -> bool:
-    """Whether another engine has begun since a run told its end, and has not said a word yet."""
-    if not isinstance(progress.end, Failed | Paused) or not progress.time:
-        return False
-    return record.started > datetime.fromisoformat(progress.time).timestamp()

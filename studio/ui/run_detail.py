@@ -209,6 +209,8 @@ def build(studio: Studio, shell: Shell) -> Detail:
 
     def ask_stop(run_id: str) -> str:
         run = studio.runs.get(run_id)
+        if run.status is Status.QUEUED and run.step:
+            return consequences(["It leaves the queue and is paused again.", "What it has learned stays."])
         if run.status is Status.QUEUED:
             return consequences(["It has not started, so nothing is lost.", "It leaves the queue for good."])
         if not run.step:
@@ -220,15 +222,16 @@ def build(studio: Studio, shell: Shell) -> Detail:
 
     def wire(drawn: list[Any], news: gr.State, show: Callable[[Run], Update]) -> None:
         def do_stop(run_id: str) -> Update:
+            run = studio.runs.stop(run_id)
             told = {stop: gr.update(value="Stopping after this step", interactive=False)}
-            return show(studio.runs.stop(run_id)) | told
+            return show(run) | (told if run.status.active else {})
 
         def do_pause(run_id: str) -> Update:
             return show(studio.runs.pause(run_id))
 
         def do_resume(run_id: str, edit: dict[str, Any] | None = None) -> Update:
             try:
-                return show(studio.runs.resume(run_id, edit))
+                return show(studio.queue.resume(run_id, edit))
             except StudioError as error:  # another page was first
                 return {said: problem(error, "Not resumed")}
 

@@ -66,7 +66,7 @@ def _where(run: Run) -> str:
         case Status.TRAINING if run.step:
             return f"{step}, {after} so far"
         case Status.QUEUED:
-            return run.phase or "waiting to start"
+            return run.phase or f"waiting to {'go on' if run.step else 'start'}"
         case Status.FINISHED:
             return f"took {after}, {words.plural(run.step, 'step')}"
         case status if status.active:

@@ -87,6 +87,50 @@ def test_ended_engines_leave_no_zombie_though_nobody_looks(engine):
     assert jobs.recorded(engine).exit_code == -9  # for a studio that was not its parent
 
 
+STARTER = """
+import os, sys
+from pathlib import Path
+from studio.services import jobs
+
+write, written = jobs.write_atomic, []
+
+def killed(path, text):
+    written.append(path)
+    if len(written) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    write(path, text)
+
+jobs.write_atomic = killed
+directory = Path(sys.argv[1])
+jobs.spawn_recorded("train", directory, directory / "worker.log", sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("killed_at", [1, 2])
+def test_an_engine_whose_starter_was_killed_before_it_wrote_it_down_is_known(tmp_path, killed_at):
+    directory = plan(tmp_path / "run", {"wait": "go"})
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, str(directory), str(killed_at), *FAKE], env=jobs.environment(), check=False
+    )
+    assert done.returncode == -9
+    record = jobs.recorded(directory)
+    assert (record is not None) == (killed_at == 2), "an engine that was not started is not looked for in vain"
+    if record:
+        assert jobs.alive(record)
+        (directory / "go").touch()
+        until(lambda: not jobs.alive(record))
+
+
+def test_an_engine_that_was_never_started_leaves_what_was_known(tmp_path):
+    directory = plan(tmp_path / "run")
+    with pytest.raises(EngineError):
+        jobs.spawn_recorded("train", directory, directory / "worker.log", ("/nothing/here",))
+    assert jobs.recorded(directory) is None
+    ended = jobs.Process(pid=2**22 + 1, started=1.0, token="a", cause="The disk is full.")
+    (directory / "process.json").write_text(ended.model_copy(update={"next": "b"}).model_dump_json())
+    assert jobs.recorded(directory).cause == ended.cause
+
+
 def test_a_zombie_counts_as_dead():
     child = subprocess.Popen([sys.executable, "-c", ""])
     record = jobs.Process(pid=child.pid, started=psutil.Process(child.pid).create_time())

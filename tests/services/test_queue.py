@@ -24,7 +24,8 @@ from studio.domain.errors import NotFound, StudioError
 from studio.domain.records import Run, Status
 from studio.services import jobs, queue
 from studio.services.machine import Gpu, Machine, MachineFacts
-from studio.services.queue import Queue, need, place_of
+from studio.services.place import place_of
+from studio.services.queue import Queue
 from studio.storage.locks import Lock
 from studio.storage.paths import Home
 from tests.commands import played
@@ -222,6 +223,47 @@ def test_a_wish_to_wait_that_can_never_be_granted_is_refused_or_said(make: Make,
         studio.queue.submit(a, after="none-1")
     assert studio.queue.submit(a, after=idle).phase == "after desk, run 5, which was never started"
     assert studio.queue.submit(a, after="").phase == "desk, run 1 goes first"
+
+
+def paused_beside_another(make: Make, prepared: Any) -> tuple[str, str]:
+    """One run that was paused and asked to go on, and one at work before it."""
+    paused = prepared({"emit": {"type": "paused", "step": 1, "checkpoint": "checkpoints/step-1", "memory_bytes": 1}})
+    other = prepared()
+    studio = make()
+    studio.queue.submit(paused)
+    until(lambda: studio.runs.get(paused).status is Status.PAUSED)
+    studio.queue.submit(other)
+    Path(studio.runs.get(paused).path, "plan.json").write_text(json.dumps(WAITS))
+    waiting = studio.queue.resume(paused)
+    assert (waiting.status, waiting.phase) == (Status.QUEUED, "desk, run 2 goes first")
+    return paused, other
+
+
+def test_a_resumed_run_waits_for_its_turn(make: Make, prepared: Any) -> None:
+    paused, other = paused_beside_another(make, prepared)
+    studio = make()
+    assert [run.id for run in studio.queue.list()] == [paused]
+    with pytest.raises(StudioError, match="is queued: it cannot be resumed"):
+        studio.queue.resume(paused)
+    go(studio, other)
+    studio.queue.advance()
+    until(lambda: studio.runs.get(paused).status.working)
+    assert not place_of(studio.runs.get(paused).path).resume  # type: ignore[union-attr]
+    go(studio, paused)
+    assert studio.runs.get(paused).status is Status.FINISHED
+
+
+@pytest.mark.parametrize("way", ["pause", "stop"])
+def test_a_run_that_waits_to_go_on_is_paused_again_when_it_is_to_wait_no_more(
+    make: Make, prepared: Any, way: str
+) -> None:
+    paused, other = paused_beside_another(make, prepared)
+    studio = make()
+    assert getattr(studio.runs, way)(paused).status is Status.PAUSED
+    go(studio, other)
+    assert not studio.queue.advance()
+    assert studio.runs.get(paused).status is Status.PAUSED
+    assert studio.queue.resume(paused).status is Status.STARTING
 
 
 def test_cancelled_twice_is_cancelled_once(make: Make, prepared: Any) -> None:
@@ -502,31 +544,3 @@ def test_a_paused_run_is_waited_for_and_said(home: Home, facts: MachineFacts) ->
     line = Queue(paper, Machine(home), Lock(home))  # type: ignore[arg-type]
     assert line.submit("a-1", after="a-0").phase == "after a, run 0, which is paused"
     assert paper.started == []
-
-
-# The estimate
-
-
-def run_with(home: Home, parameters: int, **groups: Any) -> Run:
-    paper = Paper(Path(tempfile.mkdtemp(dir=home.cache)), 1)
-    run = paper.get("a-0")
-    document = {"model": {"id": "starter"}, "data": {"path": "desk"}} | groups
-    Path(run.path, "config.yaml").write_text(to_yaml(TrainingConfig.model_validate(document), {}))
-    Path(run.path, "lineage.json").write_text(json.dumps({"model": {"parameters": parameters}}))
-    return run
-
-
-def test_the_estimate_is_near_what_was_measured(home: Home) -> None:
-    """The starter with LoRA of rank 16 and 2,048 tokens at once took 2.7 GB (docs/reference/benchmarks.md)."""
-    found = need(run_with(home, 134_515_008, train={"batch_tokens": 2048}), bf16=False)
-    assert 2.7e9 / 1.5 < found < 2.7e9 * 1.5
-
-
-def test_the_estimate_grows_with_what_is_asked(home: Home) -> None:
-    usual = need(run_with(home, 10**9))
-    assert need(run_with(home, 2 * 10**9)) > usual
-    assert need(run_with(home, 10**9, method={"rank": 64})) > usual
-    assert need(run_with(home, 10**9, train={"batch_tokens": 8192})) > usual
-    assert need(run_with(home, 10**9), bf16=False) > usual
-    assert need(run_with(home, 10**9, method={"name": "qlora"}), bf16=False) < need(run_with(home, 10**9), bf16=False)
-    assert need(run_with(home, 10**9, train={"recompute": "on"})) < usual
