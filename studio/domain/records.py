@@ -134,7 +134,8 @@ class Run(BaseModel):
 class Adapter(BaseModel):
     """Version N of a named adapter; `ref` is what commands take: name@vN. Version 0: a folder outside the studio.
 
-    `held` says why a version was not made active when it was made. `lineage` is what it came from.
+    `held` says why a version was not made active when it was made. `lineage` is what it came from. `exports` is the
+    last thing made of it in each form: format, weights, path, at, parity.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Adapter(BaseModel):
     held: str = ""
     lineage: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
+    exports: list[dict[str, Any]] = []
 
     @property
     def ref(self) -> str:

@@ -22,6 +22,7 @@ from studio.storage.store import Store, versions
 
 REF = re.compile(r"([a-z0-9][a-z0-9-]*)(?:@v?(\d+))?")
 WEIGHTS = "adapter_model.safetensors"
+EXPORTS = "exports.json"  # beside a version: what was made of it, and how it compared
 PICKLED = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
@@ -265,9 +266,20 @@ def _record(folder: Path, name: str, version: int, base: str = "") -> Adapter:
             held=known.get("held", ""),
             lineage=lineage(known),
             metrics=known.get("metrics", {}),
+            exports=_exports(folder),
         )
     except ValidationError as error:
         raise ModelError(f"{folder}/studio.json was not written by the studio.", "Delete that file.") from error
+
+
+def _exports(folder: Path) -> list[dict[str, Any]]:
+    """Return what was exported of a version, as `exports.json` says; nothing where it cannot be read."""
+    try:
+        known = json.loads((folder / EXPORTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    whole = {"format", "weights", "path", "at", "parity"}
+    return [each for each in known if isinstance(each, dict) and whole <= set(each)] if isinstance(known, list) else []
 
 
 def _folder(folder: Path) -> Adapter:

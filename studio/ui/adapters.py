@@ -183,4 +183,4 @@ def card_head(adapter: Adapter) -> str:
     )
     measured = report.verdict(adapter.metrics.get("verdict") or "Not measured: no rows were held out to compare on.")
     held = f"Not made active by itself. {adapter.held}" if adapter.held and not adapter.active else ""
-    return shown + measured + muted(held) + muted(adapter.note)
+    return shown + measured + muted(held) + export.badges(adapter) + muted(adapter.note)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 
 import pytest
 
@@ -21,7 +22,11 @@ event = {"type": "phase", "words": "Writing the model"}
 if request["format"] == "ollama":
     event = {"type": "failed", "message": "The template does more.", "hint": "Export as gguf."}
 (folder / "events.jsonl").write_text(json.dumps(event) + "\\n")
-(folder / "result.json").write_text(json.dumps({"request": request, "path": request["out"]}))
+parity = {"ok": True, "prompts": 8, "by": "llama.cpp", "words": "All are the same.", "tokens": 9}
+result = {"request": request, "path": request["out"], "files": [], "parity": parity}
+(folder / "result.json").write_text(json.dumps(result | {"format": request["format"], "weights": request["weights"]}))
+Path(request["out"]).mkdir(exist_ok=True)
+(Path(request["out"]) / "model.gguf").write_text("GGUF")
 sys.exit(request["format"] == "ollama")
 """
 
@@ -80,6 +85,9 @@ def test_nothing_is_overwritten(export, adapter, tmp_path):
     (tmp_path / "out").mkdir()
     export.run("answers", "merged", tmp_path / "out")  # an empty folder will do
     (tmp_path / "out" / "notes.txt").write_text("mine")
+    (tmp_path / "third.zip").write_text("mine")
+    with pytest.raises(StudioError, match=r"third\.zip is there already"):
+        export.run("answers", "merged", tmp_path / "third", zip=True)
     (tmp_path / "file").write_text("mine")
     for place in ("out", "file"):
         with pytest.raises(StudioError, match="is not empty"):
@@ -87,12 +95,32 @@ def test_nothing_is_overwritten(export, adapter, tmp_path):
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
+def test_a_zip_takes_the_place_of_the_folder(export, adapter, tmp_path):
+    found = export.run("answers", "gguf", tmp_path / "out", zip=True)
+    assert found["path"] == str(tmp_path / "out.zip")
+    assert not (tmp_path / "out").exists()
+    with zipfile.ZipFile(found["path"]) as whole:
+        assert whole.read("out/model.gguf") == b"GGUF"
+
+
+def test_a_version_remembers_what_was_made_of_it_last(export, adapter, tmp_path):
+    for place, weights in (("one", "f16"), ("two", "q8_0")):
+        export.run("answers", "gguf", tmp_path / place, weights)
+    export.run("answers", "merged", tmp_path / "three")
+    gguf, merged = export.adapters.get("answers").exports
+    assert (gguf["format"], gguf["weights"], gguf["path"]) == ("gguf", "q8_0", str(tmp_path / "two"))
+    assert merged["parity"] == {"ok": True, "prompts": 8, "by": "llama.cpp", "words": "All are the same."}
+    (adapter / "exports.json").write_text("[1, {")
+    assert export.adapters.get("answers").exports == []
+
+
 def test_places_in_the_home_are_free(export, adapter, home):
     found = export.adapters.get("answers")
     first = export.place(found, "gguf")
     assert first == home.exports / "answers-v1-gguf"
     first.mkdir()
-    assert export.place(found, "gguf").name == "answers-v1-gguf-2"
+    (home.exports / "answers-v1-gguf-2.zip").write_bytes(b"")
+    assert export.place(found, "gguf").name == "answers-v1-gguf-3"
 
 
 def test_what_is_wrong_is_said(export, adapter, tmp_path):

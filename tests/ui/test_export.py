@@ -10,21 +10,28 @@ import pytest
 
 from studio.studio import Studio
 from studio.ui import export
+from studio.ui.adapters import card_head
 from studio.ui.common import Shell, Tab
+from tests.services.fake_ollama import serve
 from tests.ui.test_adapters import keep
 
-ENGINE = """
-import json, sys
+ENGINE = '''
+import hashlib, json, sys
 from pathlib import Path
 folder = Path(sys.argv[2])
 asked = json.loads((folder / "request.json").read_text())
 (folder / "events.jsonl").write_text(json.dumps({"type": "phase", "words": "Writing the model"}) + "\\n")
 parity = {"ok": asked["weights"] != "q8_0", "prompts": 4, "by": "llama.cpp 1"}
 parity["words"] = "96 of 96 tokens are the adapter's own."
-files = [{"name": "model.gguf", "bytes": 2_000_000, "sha256": "00"}]
+digest = hashlib.sha256(b"GGUF").hexdigest()
+files = [{"name": "model.gguf", "bytes": 2_000_000, "sha256": digest}]
 (folder / "result.json").write_text(json.dumps(
-    {"path": asked["out"], "format": asked["format"], "parity": parity, "files": files}))
-"""
+    {"path": asked["out"], "format": asked["format"], "weights": "f16", "parity": parity, "files": files}))
+out = Path(asked["out"])
+out.mkdir(parents=True)
+(out / "model.gguf").write_bytes(b"GGUF")
+(out / "Modelfile").write_text('FROM ./model.gguf\\nTEMPLATE """{{ .Prompt }}"""\\nPARAMETER stop "END"\\n')
+'''
 
 
 @pytest.fixture
@@ -75,3 +82,53 @@ def test_a_difference_and_a_refusal_are_told(card: Any, tmp_path: Path) -> None:
     card.press("Export")
     assert "is not empty" in card.seen()
     assert card.was("Export", "interactive")
+
+
+def test_one_zip_instead_of_a_folder(card: Any, studio: Studio) -> None:
+    card.press("Export…")
+    card.values[card.find("As one ZIP file instead of a folder")] = True
+    card.press("Export")
+    assert "desk-v1-merged.zip" in card.seen()
+    assert [path.name for path in studio.home.exports.iterdir()] == ["desk-v1-merged.zip"]
+
+
+def exported(card: Any) -> None:
+    card.press("Export…")
+    card.values[card.find("What to make")] = "ollama"
+    card.press("What to make", "input", "ollama")
+    card.press("Export")
+    assert card.was("Import into Ollama…", "visible")
+
+
+def test_a_package_is_put_into_ollama(card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve() as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.address)
+        exported(card)
+        card.press("Import into Ollama…")
+        assert "2.0 MB are sent to Ollama 0.12.6 on this machine." in card.seen()
+        card.press("Import")
+        assert "Ollama has desk:v1." in card.seen()
+        assert "You asked: What can you help me with?" in card.seen()
+        assert server.models["desk:v1"]["parameters"] == {"stop": ["END"]}
+        card.press("Import into Ollama…")
+        assert "The model desk:v1 that Ollama has now is replaced." in card.seen()
+
+
+def test_without_ollama_the_import_says_how_to_start_it(card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")
+    exported(card)
+    card.press("Import into Ollama…")
+    assert "No Ollama answers at http://127.0.0.1:9." in card.seen()
+
+
+def test_the_card_says_what_was_exported_and_how_it_compared(card: Any, studio: Studio) -> None:
+    assert export.badges(studio.adapters.get("desk")) == ""
+    card.press("Export…")
+    card.press("Export")
+    card.values[card.find("What to make")] = "gguf"
+    card.values[card.find("Weights")] = "q8_0"
+    card.press("What to make", "input", "gguf")
+    card.press("Export")
+    shown = card_head(studio.adapters.get("desk"))
+    assert "same answers" in shown
+    assert "differs" in shown
