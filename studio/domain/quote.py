@@ -1,6 +1,6 @@
 """What a run will need: memory, time and cost before it starts, and the changes that would make it fit."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
 
@@ -47,3 +47,15 @@ class Quote(BaseModel):
     currency: str = ""
     work: float  # floating-point operations of all steps
     ladder: list[Rung] = []
+
+    def spent(self, seconds: float) -> "Spent":
+        """Return what a run that took so long has used, as far as it is known."""
+        share = seconds / self.seconds if self.seconds else 0.0
+        return Spent(*(value * share if value is not None else None for value in (self.energy_kwh, self.cost)))
+
+
+class Spent(NamedTuple):
+    """Electricity of a run, in kWh and in money."""
+
+    energy_kwh: float | None
+    cost: float | None

@@ -76,6 +76,14 @@ def signed(value: float, digits: int = 0) -> str:
     return f"{'−' if value < 0 else '+'}{text}"
 
 
+def price(cost: float | None, currency: str) -> str:
+    """Return an amount of money; under a hundredth it is said to be less."""
+    if cost is None:
+        return ""
+    amount = "under 0.01" if cost < 0.01 else f"{cost:,.2f}"
+    return f"{amount} {currency}".strip()
+
+
 def when(iso: str, now: datetime | None = None) -> str:
     """Return a stored UTC time in local words: today 14:35, yesterday 9:05, 21 Nov, 21 Nov 2025."""
     moment = datetime.fromisoformat(iso)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from studio.domain.methods import METHODS
 from studio.domain.metrics import METRICS
 from studio.domain.records import Run, Status
 from studio.services.curve import Curve, Point
+from studio.services.past import quoted
 from studio.services.runs import Runs
 
 FEWEST, MOST = 2, 5  # runs side by side
@@ -200,6 +202,12 @@ def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterabl
     seconds = [run.result.get("train_seconds") or (run.seconds if run.step else None) for run in runs]
     whole = min if set(states) == {Status.FINISHED} else None  # a run that ended early is not a fast one
     yield measured_row("Training time", seconds, words.duration, whole)
+    quotes = [quoted(run.path, run.created) for run in runs]
+    spent = [quote.spent(run.seconds) if quote else None for quote, run in zip(quotes, runs, strict=True)]
+    yield measured_row("Electricity", [each and each.energy_kwh for each in spent], "{:.2g} kWh".format, whole)
+    if len(paid := {quote.currency for quote in quotes if quote and quote.cost is not None}) == 1:
+        price = partial(words.price, currency=paid.pop())
+        yield measured_row("Cost", [each and each.cost for each in spent], price, whole)
     speed = [run.result.get("tokens_per_second") or run.tokens_per_second for run in runs]
     yield measured_row("Tokens a second", speed, words.count, max)
     memory = [run.result.get("peak_memory_bytes") or run.memory_bytes for run in runs]

@@ -28,7 +28,7 @@ def cells(quote: Quote) -> list[dict[str, Any]]:
             "tone": "" if quote.fits else "bad",
         },
         {"label": "Time", "value": span, "note": BASES[quote.time_basis]},
-        {"label": "Electricity", "value": price(quote.cost, quote.currency) or energy, "note": energy},
+        {"label": "Electricity", "value": words.price(quote.cost, quote.currency) or energy, "note": energy},
     ]
 
 
@@ -79,16 +79,8 @@ def against(quote: Quote | None, run: Run) -> str:
         return ""
     said = f"Quoted {words.size(quote.peak_memory_bytes)} and {words.interval(quote.low, quote.high)}"
     if run.status is not Status.FINISHED or not peak:
-        cost = price(quote.cost, quote.currency)
+        cost = words.price(quote.cost, quote.currency)
         return f"{said}{', ' + cost if cost else ''}."
     took = f"took {words.size(peak)} and {words.duration(run.seconds)}"
-    cost = price(quote.cost * run.seconds / quote.seconds if quote.cost else None, quote.currency)
+    cost = words.price(quote.spent(run.seconds).cost, quote.currency)
     return f"{said}; {took}{', ' + cost if cost else ''}."
-
-
-def price(cost: float | None, currency: str) -> str:
-    """Return an amount of money; under a hundredth it is said to be less."""
-    if cost is None:
-        return ""
-    amount = "under 0.01" if cost < 0.01 else f"{cost:,.2f}"
-    return f"{amount} {currency}".strip()

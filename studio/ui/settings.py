@@ -27,18 +27,37 @@ HOURS = [("Never", ""), *((f"{hour:02d}:00", f"{hour:02d}:00") for hour in range
 # Whether this browser shows notices is kept in the browser, with those it has shown: each of them is shown once,
 # however many pages are open.
 HERE = "window.Notification?.permission === 'granted' && localStorage.studioNotify === 'on'"
-SHOWN = f"() => !!({HERE})"
-CHOOSE = """async on => {
-  if (on && window.Notification) on = await Notification.requestPermission() === 'granted'; else if (on) on = null;
-  localStorage.studioNotify = on ? 'on' : '';
-  if (on) {  // what has happened before is no news
+SOUND = "localStorage.studioSound === 'on'"
+SHOWN = f"() => [!!({HERE}), {SOUND}]"
+# Browsers play nothing on a page that was never pressed.
+TONE = """{
+  const box = new AudioContext(), tone = box.createOscillator(), level = box.createGain(), end = box.currentTime + 0.9;
+  tone.frequency.value = 523;
+  level.gain.setValueAtTime(0.06, box.currentTime);
+  level.gain.exponentialRampToValueAtTime(0.0001, end);
+  tone.connect(level).connect(box.destination);
+  tone.onended = () => box.close();
+  tone.start();
+  tone.stop(end);
+}"""
+PAST = """{  // what has happened before is no news
     const past = JSON.parse(document.querySelector('.bar')?.dataset.notices || '[]').map(each => each.id);
     localStorage.studioTold = JSON.stringify(past);
-  }
+  }"""
+CHOOSE_SOUND = f"""on => {{
+  localStorage.studioSound = on ? 'on' : '';
+  if (on) {{ {PAST} {TONE} }}
+  return on;
+}}"""
+CHOOSE = f"""async on => {{
+  if (on && window.Notification) on = await Notification.requestPermission() === 'granted'; else if (on) on = null;
+  localStorage.studioNotify = on ? 'on' : '';
+  if (on) {PAST}
   return [!!on, on === false && Notification.permission === 'denied' || on === null ? 'REFUSED' : ''];
-}"""
+}}"""
 NOTICES = f"""h => {{
-  if (!({HERE})) return;
+  const shows = {HERE}, sounds = {SOUND};
+  if (!shows && !sounds) return;
   const bar = new DOMParser().parseFromString(h, 'text/html').querySelector('.bar');
   const all = JSON.parse(bar.dataset.notices), locks = navigator.locks;
   const tell = () => {{
@@ -46,7 +65,8 @@ NOTICES = f"""h => {{
     const fresh = all.filter(each => !told.includes(each.id));
     if (!fresh.length) return;
     localStorage.studioTold = JSON.stringify([...told, ...fresh.map(each => each.id)].slice(-200));
-    for (const each of fresh) {{
+    if (sounds && fresh.some(each => each.ends)) {TONE}
+    if (shows) for (const each of fresh) {{
       const how = {{body: each.words, tag: each.id, requireInteraction: each.urgent}};
       const shown = new Notification('PEFT Studio', how);
       shown.onclick = () => {{ window.focus(); location.search = '?view=runs&run=' + encodeURIComponent(each.run); }};
@@ -55,6 +75,7 @@ NOTICES = f"""h => {{
   if (all.length) locks ? locks.request('studio-notices', tell) : tell();
 }}"""
 TRY = f"""() => {{
+  if ({SOUND}) {TONE}
   if (!({HERE})) return '';
   new Notification('PEFT Studio', {{body: 'This is a test. Notices arrive here.', tag: 'test'}});
   return 'SHOWN';
@@ -86,6 +107,12 @@ def build(studio: Studio, shell: Shell) -> Tab:
             here = gr.Checkbox(
                 label="In this browser",
                 info="While a page of the studio is open. The browser asks for your permission.",
+                interactive=True,
+            )
+        with gr.Row(elem_classes="item"):
+            sound = gr.Checkbox(
+                label="A quiet sound when a run ends",
+                info="In this browser, while a page of the studio is open that was pressed once.",
                 interactive=True,
             )
         with gr.Row(elem_classes="item", visible=has_desktop()):
@@ -149,9 +176,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
             return problem(error, "Not changed")
         return ""
 
-    def send(in_browser: bool) -> tuple[str, str]:
+    def send(shows: bool, sounds: bool) -> tuple[str, str]:
         found = studio.notify.test()
-        if not found and not in_browser:
+        if not found and not shows and not sounds:
             return note("Nothing is switched on.", "Choose above where you want to be told.", word="Test"), failed()
         sent = [f"{WAYS[way]}: sent." for way, wrong in found.items() if not wrong]
         return "".join(note(words, word="Test", tone="good") for words in sent), failed()
@@ -177,10 +204,11 @@ def build(studio: Studio, shell: Shell) -> Tab:
         **QUIET,
     )
     here.input(None, here, [here, refused], js=CHOOSE.replace("'REFUSED'", json.dumps(REFUSED)), **QUIET)
-    title.change(None, None, here, js=SHOWN, **QUIET)
+    sound.input(None, sound, sound, js=CHOOSE_SOUND, **QUIET)
+    title.change(None, None, [here, sound], js=SHOWN, **QUIET)
     shown = note("This browser: shown.", word="Test", tone="good")
     test.click(None, None, result_here, js=TRY.replace("'SHOWN'", json.dumps(shown)), **QUIET)
-    test.click(send, here, [result, failures], **QUIET)
+    test.click(send, [here, sound], [result, failures], **QUIET)
     told = [title, when, desktop, hook, start, end, said, result, result_here, failures]
     return Tab(refresh, [*told, *electricity, unpriced, *programs.outputs])
 
@@ -190,7 +218,13 @@ def as_json(notices: Sequence[Notice]) -> str:
     urgent = ("failed", "interrupted")
     return json.dumps(
         [
-            {"id": f"{each.run}:{each.key}", "run": each.run, "words": each.words, "urgent": each.event in urgent}
+            {
+                "id": f"{each.run}:{each.key}",
+                "run": each.run,
+                "words": each.words,
+                "urgent": each.event in urgent,
+                "ends": each.event in (*urgent, "finished"),
+            }
             for each in notices
         ]
     )

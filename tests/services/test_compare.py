@@ -1,5 +1,6 @@
 """Comparing runs: what differs, which is best, what may not be compared, and losses after a resume."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from studio.domain.events import AnyEvent, Evaluated, Started, Step
 from studio.domain.records import Run, Status
 from studio.services.compare import Comparison, Row, Side, compare, load, settings, value_at
 from studio.services.curve import Curve
+from tests.ui.test_quote import quote
 
 FACTS: dict[str, Any] = {"rows": 9, "eval_rows": 4, "tokens_per_epoch": 900, "trainable_parameters": 3}
 
@@ -52,7 +54,7 @@ def side(
     seen: dict[str, Any] = {"step": steps[-1].step, "tokens": steps[-1].tokens} if steps else {}
     shown: dict[str, Any] = {"status": Status.FINISHED, "model": "starter", "dataset": "tickets", "method": "lora"}
     result = {"eval": {"adapter": {"exact_match": exact}}} if exact is not None else {}
-    run = Run(id=id, name="desk", path="", created="", **({"result": result} | shown | seen | facts))
+    run = Run(id=id, name="desk", created="", **({"result": result, "path": ""} | shown | seen | facts))
     config = TrainingConfig.model_validate({"model": {"id": run.model}, "data": {"path": "x"}} | (document or {}))
     return Side(run, config, dataset, curve)
 
@@ -130,6 +132,22 @@ def test_a_run_that_ended_early_is_not_the_fastest() -> None:
     found = compare([side("a-1", seconds=9, step=3, status=Status.STOPPED), side("a-2", seconds=60, step=9)])
     assert row(found, "Training time").best == []
     assert row(found, "State").words == ["Stopped", "Finished"]
+
+
+def test_electricity_and_cost_stand_beside_where_they_were_quoted(tmp_path: Path) -> None:
+    sides = []
+    for number, seconds in enumerate((120.0, 30.0)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        said = quote(seconds=60.0, energy_kwh=0.01, cost=0.5, currency="EUR")
+        (folder / "lineage.json").write_text(json.dumps({"quote": said.model_dump()}))
+        sides.append(side(f"a-{number}", path=str(folder), seconds=seconds))
+    found = compare(sides)
+    assert row(found, "Electricity").words == ["0.02 kWh", "0.005 kWh"]
+    assert row(found, "Cost").words == ["1.00 EUR", "0.25 EUR"]
+    assert row(found, "Cost").best == [1]
+    with pytest.raises(StopIteration):
+        row(compare([side("a-1"), side("a-2")]), "Cost")
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9), st.floats(0, 1))

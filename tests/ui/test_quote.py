@@ -1,5 +1,6 @@
 """A quote in words and bars: nothing but what it says, escaped, and a button for each change that helps."""
 
+from studio.domain import words
 from studio.domain.quote import Quote, Rung
 from studio.domain.records import Run, Status
 from studio.ui import quote as drawn
@@ -57,4 +58,4 @@ def test_a_run_says_what_was_quoted_and_what_it_took() -> None:
     assert drawn.against(paid, over).endswith("5 min, 0.10 EUR.")
     assert drawn.against(paid, run(Status.TRAINING)) == "Quoted 3.0 GB and 4–6 min, 0.10 EUR."
     assert drawn.against(None, over) == ""
-    assert drawn.price(0.001, "EUR") == "under 0.01 EUR"
+    assert words.price(0.001, "EUR") == "under 0.01 EUR"

@@ -101,7 +101,8 @@ def plan(studio: Studio, tickets: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         for step in range(1, steps + 1):
             said.append({"wait": f"go-{step}"})
             said.append({"emit": {"type": "step", "step": step, "loss": 1.0, "tokens": step, **facts}})
-        said.append({"wait": "end"})
+        closing = {"score": 60, "words": "60 of 100: better.", "advice": "", "edit": {}}
+        said += [{"wait": "end"}, {"emit": {"type": "finished", "step": steps, "result": {"closing": closing}}}]
         run = studio.runs.prepare(
             TrainingConfig.model_validate({"name": name, "model": {"id": "starter"}, "data": data})
         )
@@ -156,6 +157,36 @@ def test_a_browser_tells_each_notice_once(browser: Any, served: str, plan: Calla
     other.wait_for_function("document.title.startsWith('75')")
     told = [text for each in (page, other) for text in each.evaluate("shown")]
     assert [text.split(" %")[0] for text in told] == ["desk, run 1 has passed 50", "desk, run 1 has passed 75"]
+    context.close()
+
+
+@pytest.mark.spec("U29.4")
+def test_a_quiet_sound_comes_with_the_end_of_a_run_and_what_came_of_it(
+    browser: Any, served: str, plan: Callable[[str, int], Run]
+) -> None:
+    run = plan("desk", 1)
+    context = browser.new_context(viewport=DESK)
+    context.add_init_script(
+        RECORDER + "window.tones = 0; const start = OscillatorNode.prototype.start;"
+        "OscillatorNode.prototype.start = function () { tones += 1; start.call(this); };"
+    )
+    page = context.new_page()
+    page.goto(f"{served}/?view=settings")
+    page.get_by_label("A quiet sound when a run ends").check()
+    page.wait_for_function("tones === 1 && localStorage.studioSound === 'on'")
+    assert page.evaluate("Notification.permission") == "default", "a sound needs no permission"
+    go(run, 1)
+    page.get_by_text("100 %").first.wait_for()
+    assert page.evaluate("tones") == 1, "only an end is heard"
+    Path(run.path, "end").touch()
+    page.wait_for_function("tones === 2")
+    page.goto(f"{served}/?view=runs&run={run.id}")
+    page.get_by_text("60 of 100: better.").wait_for()
+    page.goto(f"{served}/?view=settings")
+    box = page.get_by_label("A quiet sound when a run ends")
+    expect(box).to_be_checked()
+    box.uncheck()
+    page.wait_for_function("localStorage.studioSound === ''")
     context.close()
 
 
