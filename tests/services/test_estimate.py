@@ -104,16 +104,16 @@ def test_a_quote_follows_the_settings(studio: Studio, dataset: Dataset) -> None:
 
 @pytest.mark.spec("U22.3")
 def test_what_does_not_fit_comes_with_changes_that_make_it_fit(studio: Studio, dataset: Dataset) -> None:
-    found = quote(studio, dataset, facts(card=12e9), "big", method__name="lora")
+    found = quote(studio, dataset, facts(card=10e9), "big", method__name="lora")
     assert not found.fits
     best = found.ladder[0]
     assert best.fits
     assert best.recommended
     assert "4 bits" in best.words
     assert best.effect
-    config, model = settled(studio, dataset, facts(card=12e9), "big", method__name="lora")
+    config, model = settled(studio, dataset, facts(card=10e9), "big", method__name="lora")
     changed = TrainingConfig.model_validate(with_edit(config.model_dump(), best.edit))
-    after = studio.estimates.quick(changed, model, dataset, facts(card=12e9))
+    after = studio.estimates.quick(changed, model, dataset, facts(card=10e9))
     assert after.fits
     assert after.peak_memory_bytes == best.peak_memory_bytes
     fits = [rung.fits for rung in found.ladder]
