@@ -132,15 +132,16 @@ def build(studio: Studio, shell: Shell) -> Detail:
         """Draw all; `step` is where the slider over the answers stands."""
         curve = watch(run)
         started = run.status in (Status.STARTING, Status.TRAINING)
-        ends = started or run.status in (Status.QUEUED, Status.PAUSED)
+        again = run_page.waits_to_go_on(run)
+        ends = started or (run.status in (Status.QUEUED, Status.PAUSED) and not again)
         return live(run) | {
             one: gr.update(visible=True),
             title: run_page.heading(run),
             said: "",
             pause: gr.update(
-                visible=started,
-                value="Pausing after this step" if pausing(run) else "Pause",
-                interactive=not pausing(run),
+                visible=started or again,
+                value="Leave the queue" if again else "Pausing after this step" if pausing(run) else "Pause",
+                interactive=again or not pausing(run),
             ),
             stop: gr.update(visible=ends, value="Stop…", interactive=True),
             stopping.panel: gr.skip() if ends else gr.update(visible=False),
@@ -209,8 +210,6 @@ def build(studio: Studio, shell: Shell) -> Detail:
 
     def ask_stop(run_id: str) -> str:
         run = studio.runs.get(run_id)
-        if run.status is Status.QUEUED and run.step:
-            return consequences(["It leaves the queue and is paused again.", "What it has learned stays."])
         if run.status is Status.QUEUED:
             return consequences(["It has not started, so nothing is lost.", "It leaves the queue for good."])
         if not run.step:
@@ -222,9 +221,8 @@ def build(studio: Studio, shell: Shell) -> Detail:
 
     def wire(drawn: list[Any], news: gr.State, show: Callable[[Run], Update]) -> None:
         def do_stop(run_id: str) -> Update:
-            run = studio.runs.stop(run_id)
             told = {stop: gr.update(value="Stopping after this step", interactive=False)}
-            return show(run) | (told if run.status.active else {})
+            return show(studio.runs.stop(run_id)) | told
 
         def do_pause(run_id: str) -> Update:
             return show(studio.runs.pause(run_id))

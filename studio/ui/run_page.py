@@ -34,9 +34,10 @@ def state_line(run: Run, curve: Curve, now: datetime | None = None) -> str:
     left, done = "", ""
     paused = run.status is Status.PAUSED
     if run.seconds_left:
-        left = f"{words.interval(*run.seconds_left)} {'to go' if paused else 'left'}"
+        stands = paused or run.status is Status.QUEUED
+        left = f"{words.interval(*run.seconds_left)} {'to go' if stands else 'left'}"
         ready = (now or datetime.now()) + timedelta(seconds=sum(run.seconds_left) / 2)
-        done = "" if paused else f"done about {ready.hour}:{ready:%M}"
+        done = "" if stands else f"done about {ready.hour}:{ready:%M}"
     return html(
         """<div class="p-line"><b>{{ state }}</b><span class="num">{{ at }}</span><span class="grow"></span>
 <b class="num">{{ left }}</b><span class="num muted">{{ done }}</span></div>
@@ -66,13 +67,18 @@ def _where(run: Run) -> str:
         case Status.TRAINING if run.step:
             return f"{step}, {after} so far"
         case Status.QUEUED:
-            return run.phase or f"waiting to {'go on' if run.step else 'start'}"
+            return run.phase or f"waiting to {'go on' if waits_to_go_on(run) else 'start'}"
         case Status.FINISHED:
             return f"took {after}, {words.plural(run.step, 'step')}"
         case status if status.active:
             return run.phase or ("measuring the base model" if run.steps else "the engine comes up")
         case _:
             return f"at {step}, after {after}" if run.step else f"before the first step, after {after}"
+
+
+def waits_to_go_on(run: Run) -> bool:
+    """Whether a run waits in the queue that an engine has worked on before: it can be what it was again."""
+    return run.status is Status.QUEUED and run.started is not None
 
 
 def resume_words(run: Run) -> str:

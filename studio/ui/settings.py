@@ -112,7 +112,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         with gr.Row(elem_classes="item"):
             sound = gr.Checkbox(
                 label="A quiet sound when a run ends",
-                info="In this browser, while a page of the studio is open that was pressed once.",
+                info="In this browser, while a page of the studio is open. It needs one press on the page first.",
                 interactive=True,
             )
         with gr.Row(elem_classes="item", visible=has_desktop()):
@@ -139,7 +139,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     result_here = block()
     failures = block()
     block(section("Electricity", "For the cost of a run, before it starts and after. A card tells its own power."))
-    with gr.Row(elem_classes="quiet"):
+    with gr.Row(elem_classes="quiet three"):
         cost = gr.Number(label="Price of a kWh", minimum=0, interactive=True, scale=0, min_width=140)
         money = gr.Textbox(label="Currency", placeholder="EUR", max_length=8, interactive=True, scale=0, min_width=140)
         watts = gr.Number(label="Watts while training", minimum=0, interactive=True, scale=0, min_width=140)
@@ -158,7 +158,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
             desktop: now.desktop,
             hook: now.webhook,
             start: now.quiet_from,
-            end: now.quiet_to or None,
+            end: gr.update(value=now.quiet_to or None, visible=bool(now.quiet_from)),
             said: "",
             result: "",
             result_here: "",
@@ -197,9 +197,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
     gr.on([hook.submit, hook.blur], lambda address: change(webhook=address), hook, said, **QUIET)
     gr.on(
         [start.input, end.input],
-        lambda a, b: change(quiet_from=a, quiet_to=b or ""),
+        lambda a, b: (change(quiet_from=a, quiet_to=b or ""), gr.update(visible=bool(a))),
         [start, end],
-        said,
+        [said, end],
         trigger_mode="always_last",
         **QUIET,
     )

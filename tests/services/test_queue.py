@@ -248,7 +248,9 @@ def test_a_resumed_run_waits_for_its_turn(make: Make, prepared: Any) -> None:
     go(studio, other)
     studio.queue.advance()
     until(lambda: studio.runs.get(paused).status.working)
-    assert not place_of(studio.runs.get(paused).path).resume  # type: ignore[union-attr]
+    place = place_of(studio.runs.get(paused).path)
+    assert place
+    assert not place.resume
     go(studio, paused)
     assert studio.runs.get(paused).status is Status.FINISHED
 

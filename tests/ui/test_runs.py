@@ -409,6 +409,25 @@ def test_a_run_is_paused_and_goes_on(view: Any, studio: Studio, plan: Callable[.
     assert ">resumed<" in view.seen()
 
 
+def test_a_run_that_goes_on_beside_another_waits_and_may_leave_the_queue(
+    view: Any, studio: Studio, plan: Callable[..., Run]
+) -> None:
+    run = plan(started(9), step(1), step(2), {"wait": "control/pause"}, PAUSED)
+    until(lambda: studio.runs.get(run.id).step == 2)
+    studio.runs.pause(run.id)
+    until(lambda: studio.runs.get(run.id).status == Status.PAUSED)
+    plan(started(9), {"wait": "end"}, name="other")
+    view.refresh(run.id)
+    view.press("Resume")
+    assert "other, run 1 goes first" in view.seen()
+    assert "done about" not in view.seen()
+    assert view.was("Stop…", "visible") is False
+    assert view.was("Pause", "value") == "Leave the queue"
+    view.press("Pause")
+    assert "<b>Paused at step 2.</b>" in view.seen()
+    assert view.was("Resume", "visible") is True
+
+
 def test_a_dead_run_with_a_checkpoint_says_from_where_it_goes_on(
     view: Any, studio: Studio, plan: Callable[..., Run]
 ) -> None:
