@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from studio.domain.shape import LANE
+from studio.domain.lanes import LANE
 from studio.engine import parallel
 
 T = TypeVar("T")

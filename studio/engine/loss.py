@@ -57,12 +57,7 @@ class HeadLoss(torch.autograd.Function):
 
 def _chunk(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the summed loss of raw logits [n, V] at labels [n, 1], and its derivative by them in fp32."""
-    bent = None
-    if head.scale != 1:
-        logits = logits * head.scale
-    if head.cap:
-        bent = (logits.float() / head.cap).tanh_()
-        logits = bent * head.cap
+    logits, bent = _bend(logits, head)
     # One pass over the row for the maximum, the exponentials and their sum. A probability under 1e-30 has lost digits
     # or is zero; its logarithm is then taken the long way.
     slope = torch.softmax(logits, -1, dtype=torch.float32)
@@ -78,9 +73,24 @@ def _chunk(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torc
         top = nll + logits.gather(1, wanted).float()  # the logarithm of the row's sum
         total = (1 - head.smoothing) * total + head.smoothing * (top[:, 0] - logits.float().mean(-1)).sum()
         slope -= head.smoothing / logits.shape[1]
+    return total, _unbend(slope, bent, head)
+
+
+def _bend(logits: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return logits as the head scales and caps them, and tanh of the capped ones."""
+    if head.scale != 1:
+        logits = logits * head.scale
+    if not head.cap:
+        return logits, None
+    bent = (logits.float() / head.cap).tanh_()
+    return bent * head.cap, bent
+
+
+def _unbend(slope: torch.Tensor, bent: torch.Tensor | None, head: Head) -> torch.Tensor:
+    """Return the derivative by raw logits of one by those that `_bend` made."""
     if bent is not None:
         slope *= 1 - bent.square_()
-    return total, slope.mul_(head.scale) if head.scale != 1 else slope
+    return slope.mul_(head.scale) if head.scale != 1 else slope
 
 
 def _at_once(weight: torch.Tensor) -> int:
@@ -90,12 +100,7 @@ def _at_once(weight: torch.Tensor) -> int:
 
 def _chunk_on_card(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
     """As `_chunk`, without asking what the numbers are: a card would have to end its work for the answer."""
-    bent = None
-    if head.scale != 1:
-        logits = logits * head.scale
-    if head.cap:
-        bent = (logits.float() / head.cap).tanh_()
-        logits = bent * head.cap
+    logits, bent = _bend(logits, head)
     logs = torch.log_softmax(logits, -1, dtype=torch.float32)
     nll = -logs.gather(1, wanted).sum()
     total = (1 - head.smoothing) * nll - head.smoothing * logs.mean(-1).sum() if head.smoothing else nll
@@ -103,9 +108,7 @@ def _chunk_on_card(logits: torch.Tensor, wanted: torch.Tensor, head: Head) -> tu
     slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, head.smoothing - 1))
     if head.smoothing:
         slope -= head.smoothing / logits.shape[1]
-    if bent is not None:
-        slope *= 1 - bent.square_()
-    return total, slope.mul_(head.scale) if head.scale != 1 else slope
+    return total, _unbend(slope, bent, head)
 
 
 def packed(model: Any, batch: dict[str, Any], smoothing: float = 0.0) -> torch.Tensor:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from studio.domain.shape import Shape, lanes
+from studio.domain.lanes import lanes
+from studio.domain.shape import Shape
 from studio.engine import attention, gate, memory, models, tokens, train
 from studio.engine.batches import Steps, labels_in
 from studio.engine.job import Job

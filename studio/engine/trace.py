@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from studio.domain.config import TrainingConfig
+from studio.domain.lanes import plain
 from studio.engine import attention, fused, lora, loss
 
 PIECE = 512  # bytes an allocation is rounded up to
@@ -186,8 +187,7 @@ def _model(
             config = config.model_copy(update={"method": config.method.model_copy(update={"name": "lora"})})
         model = lora.attach(model, config, Path(), steps)
     fused.fuse(model)
-    if config.quantization == "int8" or (config.quantization != "none" and config.row.fixed.get("use_dora")):
-        # their linears stay peft's own
+    if not plain(config):  # the linears stay peft's own, which the stand-ins of quantised ones do not tell
         for module in model.modules():
             if "forward" in vars(module) and getattr(module.forward, "func", None) is fused.linear:
                 del module.forward

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.domain.config import TrainingConfig
+from studio.domain.lanes import lanes, plain
 from studio.domain.records import Dataset, Model
-from studio.domain.shape import Shape, lanes, plain
+from studio.domain.shape import Shape
 
 LIBRARIES = 0.59e9  # bytes of an engine that has loaded nothing yet
 HEAP = 0.1  # of what a step adds, that a processor's allocator keeps besides

@@ -75,7 +75,7 @@ class Hung:
             return
         log.warning("The engine of %s stands still and is ended.", run.id)
         record.cause = CAUSE
-        write_atomic(Path(run.path) / "process.json", record.model_dump_json())
+        write_atomic(Path(run.path) / jobs.RECORD, record.model_dump_json())
         jobs.end(record.pid, grace=15)  # one that is only slow saves and pauses
 
 

@@ -7,8 +7,8 @@ import torch
 
 from studio.domain import events
 from studio.domain.document import from_document, override
-from studio.domain.shape import LANE
-from studio.domain.shape import lanes as planned
+from studio.domain.lanes import LANE
+from studio.domain.lanes import lanes as planned
 from studio.engine import lanes, models
 from studio.engine.lanes import Lanes
 from tests.engine.conftest import make_model
