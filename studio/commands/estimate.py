@@ -6,7 +6,7 @@ import typer
 
 from studio.commands import train
 from studio.commands.common import Json, Map, emit, note, open_studio, progress, say, table
-from studio.domain.words import count, duration, interval, plural, size
+from studio.domain.words import count, duration, interval, plural, price, size
 
 if TYPE_CHECKING:
     from studio.domain.quote import Quote
@@ -65,8 +65,8 @@ def tell(quote: "Quote") -> None:
     say(f"Memory: {size(quote.peak_memory_bytes)} of {size(quote.room_bytes)}; it {fits}.")
     say(f"Time: {interval(quote.low, quote.high)}, {plural(quote.steps, 'step')}, {count(quote.tokens)} tokens.")
     if quote.energy_kwh:
-        cost = f", {quote.cost:,.2f} {quote.currency}".rstrip() if quote.cost else ""
-        say(f"Electricity: {quote.energy_kwh:.2g} kWh{cost}.")
+        cost = price(quote.cost, quote.currency)
+        say(f"Electricity: {quote.energy_kwh:.2g} kWh{', ' + cost if cost else ''}.")
     table(("Part", "Memory"), [(name, size(value)) for name, value in quote.breakdown.items()], right=(1,))
     if quote.ladder:
         say("What would need less:" if quote.fits else "What would make it fit:")

@@ -4,7 +4,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +103,7 @@ def _remember(adapter: Adapter, found: dict[str, Any]) -> None:
         "format": found["format"],
         "weights": found["weights"],
         "path": found["path"],
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "at": jobs.now(),
         "parity": {key: found["parity"][key] for key in ("ok", "prompts", "by", "words")},
     }
     others = [each for each in adapter.exports if each["format"] != made["format"]]
