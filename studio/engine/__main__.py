@@ -6,10 +6,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from filelock import Timeout
+
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import StudioError
 from studio.domain.events import Failed
-from studio.engine.report import MEETING, Reporter, identify, settings
+from studio.engine.report import MEETING, Reporter, identify, settings, sole
 
 JOBS = ("train", "evaluate", "export", "convert", "keep", "measure", "chat", "inspect")
 
@@ -34,6 +36,12 @@ def main() -> int:
         inspect.run(directory)
         return 0
     several = MEETING in os.environ  # this is one of several processes of a run
+    try:
+        if job == "train" and not several:
+            sole(directory)
+    except Timeout:  # the events are the other one's to write
+        print(f"Another engine is at work in {directory}.", file=sys.stderr)  # noqa: T201
+        return 3
     reporter = Reporter(directory, silent=several and os.environ["RANK"] != "0")
     try:
         if not several:

@@ -12,12 +12,27 @@ from typing import Any
 
 import psutil
 import yaml
+from filelock import FileLock
 
 from studio.domain import events
 from studio.domain.config import TrainingConfig
 from studio.domain.document import from_document, with_edit
 
 MEETING = "PEFT_STUDIO_MEETING"  # in a run of several processes, the file where they meet; only such a process has it
+HANDOVER = 30.0  # seconds an engine waits for the one before it to let go of the run
+
+_held: list[FileLock] = []  # for as long as this process lives
+
+
+def sole(directory: Path) -> None:
+    """Become the one engine of a directory until this process ends, or raise `filelock.Timeout`.
+
+    An engine that was paused or ended may need a moment more, so this waits. The studio starts no second one; somebody
+    at a keyboard may, and two would write the same events and checkpoints.
+    """
+    lock = FileLock(directory / "engine.lock", timeout=HANDOVER, thread_local=False, fallback_to_soft=False)
+    lock.acquire()
+    _held.append(lock)
 
 
 class Reporter:
