@@ -84,7 +84,7 @@ def test_imports_follow_the_arrows(imported: dict[str, set[str]]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.spec("U36.1")
+@pytest.mark.spec("U14.3", "U36.1")
 def test_learning_libraries_are_imported_in_the_engine_only(imported: dict[str, set[str]]) -> None:
     wrong = {
         module: heavy
@@ -123,7 +123,7 @@ def test_the_command_line_loads_neither_page_nor_data_readers() -> None:
     assert not loaded & (LEARNING | {"gradio", "pyarrow", "pandas", "huggingface_hub"})
 
 
-@pytest.mark.spec("U36.1")
+@pytest.mark.spec("U14.3", "U30.2", "U36.1")
 def test_the_page_loads_no_learning_library() -> None:
     loaded = loaded_by("import studio.ui.app")
     assert "gradio" in loaded

@@ -81,6 +81,11 @@ class Side:
     def device(self) -> str:
         return self.curve.started.device if self.curve.started else ""
 
+    @property
+    def passes(self) -> float:
+        """How often it went over its data; 0 where that is not known."""
+        return self.run.tokens / self.curve.started.tokens_per_epoch if self.curve.started else 0.0
+
     def _over_tokens(self, points: Iterable[Point]) -> list[Point]:
         each = self.run.tokens / max(self.run.step, 1)
         return [(step * each, loss) for step, loss in points]
@@ -206,12 +211,21 @@ def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterabl
     spent = [quote.spent(run.seconds) if quote else None for quote, run in zip(quotes, runs, strict=True)]
     yield measured_row("Electricity", [each and each.energy_kwh for each in spent], "{:.2g} kWh".format, whole)
     if len(paid := {quote.currency for quote in quotes if quote and quote.cost is not None}) == 1:
-        price = partial(words.price, currency=paid.pop())
-        yield measured_row("Cost", [each and each.cost for each in spent], price, whole)
+        currency, costs = paid.pop(), [each and each.cost for each in spent]
+        yield measured_row("Cost", costs, partial(words.price, currency=currency), whole)
+        finely: Callable[[float], str] = ("{:.2g} " + currency).format  # small, and to be told apart
+        passes = [side.passes for side in sides]
+        points = [(run.result.get("closing") or {}).get("score") or 0 for run in runs]
+        yield measured_row("Cost of a pass over the data", list(map(_per, costs, passes)), finely, min)
+        yield measured_row("Cost of a point of the score", list(map(_per, costs, points)), finely, lower)
     speed = [run.result.get("tokens_per_second") or run.tokens_per_second for run in runs]
     yield measured_row("Tokens a second", speed, words.count, max)
     memory = [run.result.get("peak_memory_bytes") or run.memory_bytes for run in runs]
     yield measured_row("Memory, highest", memory, words.size, min)
+
+
+def _per(cost: float | None, amount: float) -> float | None:
+    return cost / amount if cost is not None and amount > 0 else None
 
 
 def measured_row(

@@ -42,6 +42,8 @@ def environment(folder: Path, peer: str) -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
+        # Unsloth asks for it, and what is brought is for graphics cards: it does not load beside this torch
+        subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "torchvision"], check=True)
     return python
 
 

@@ -156,6 +156,7 @@ def test_a_lower_rate_counts_from_where_it_goes_on(tiny, make_run, monkeypatch):
     assert rates == {1: 1e-2, 2: 1e-2, 3: 1e-2, 4: 1e-4, 5: 1e-4, 6: 1e-4}
 
 
+@pytest.mark.spec("U27.1")
 def test_a_long_step_is_left_in_the_middle_and_done_again(tiny, make_run, monkeypatch):
     settings = [*TEN, "train.batch_tokens=64"]
     whole, parted = make_run(tiny, *settings), make_run(tiny, *settings)
@@ -176,6 +177,7 @@ def test_a_long_step_is_left_in_the_middle_and_done_again(tiny, make_run, monkey
     assert steps(run(parted)) == expected
 
 
+@pytest.mark.spec("U22.4")
 def test_too_little_memory_halves_what_is_done_at_once_and_changes_nothing_else(tiny, make_run, monkeypatch):
     whole, short = make_run(tiny, *TEN), make_run(tiny, *TEN)
     expected = steps(run(whole))
@@ -328,6 +330,7 @@ def test_without_a_whole_checkpoint_it_begins_again_and_says_so(tiny, make_run, 
     assert steps(found) == expected
 
 
+@pytest.mark.spec("U26.3")
 def test_full_memory_halves_once(tiny, make_run, monkeypatch):
     monkeypatch.setattr(memory, "share_in_use", lambda device: 0.95)
     found = run(make_run(tiny, *CALM))

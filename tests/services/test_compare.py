@@ -134,6 +134,7 @@ def test_a_run_that_ended_early_is_not_the_fastest() -> None:
     assert row(found, "State").words == ["Stopped", "Finished"]
 
 
+@pytest.mark.spec("U17.1", "U17.4")
 def test_electricity_and_cost_stand_beside_where_they_were_quoted(tmp_path: Path) -> None:
     sides = []
     for number, seconds in enumerate((120.0, 30.0)):
@@ -141,11 +142,16 @@ def test_electricity_and_cost_stand_beside_where_they_were_quoted(tmp_path: Path
         folder.mkdir()
         said = quote(seconds=60.0, energy_kwh=0.01, cost=0.5, currency="EUR")
         (folder / "lineage.json").write_text(json.dumps({"quote": said.model_dump()}))
-        sides.append(side(f"a-{number}", path=str(folder), seconds=seconds))
+        result = {"closing": {"score": 50 - 25 * number}}
+        events = (step(1, 1.0, 1800),)  # two passes over 900 tokens
+        sides.append(side(f"a-{number}", *events, path=str(folder), seconds=seconds, result=result))
     found = compare(sides)
     assert row(found, "Electricity").words == ["0.02 kWh", "0.005 kWh"]
     assert row(found, "Cost").words == ["1.00 EUR", "0.25 EUR"]
     assert row(found, "Cost").best == [1]
+    assert row(found, "Cost of a pass over the data").words == ["0.5 EUR", "0.12 EUR"]
+    assert row(found, "Cost of a point of the score").words == ["0.02 EUR", "0.01 EUR"]
+    assert row(found, "Cost of a point of the score").best == [1]
     with pytest.raises(StopIteration):
         row(compare([side("a-1"), side("a-2")]), "Cost")
 

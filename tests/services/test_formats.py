@@ -354,7 +354,7 @@ def test_a_row_without_end_is_refused_while_reading(tmp_path: Path, name: str) -
         tracemalloc.stop()
 
 
-@pytest.mark.spec("U36.4")
+@pytest.mark.spec("U14.5", "U36.4")
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl", ".txt"])
 def test_memory_is_flat_however_long_the_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"long{suffix}"

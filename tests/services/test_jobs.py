@@ -79,6 +79,7 @@ def test_an_engine_is_known_although_the_clock_was_set(engine):
     assert jobs.alive(record.model_copy(update={"started": record.started - 86_400}))
 
 
+@pytest.mark.spec("U36.2")
 def test_ended_engines_leave_no_zombie_though_nobody_looks(engine):
     record = jobs.recorded(engine)
     os.kill(record.pid, 9)

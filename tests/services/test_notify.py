@@ -200,6 +200,7 @@ def test_a_failure_is_urgent_and_holds_nothing_of_the_data(home: Home, desktop: 
     assert "secret" not in "".join(heard)
 
 
+@pytest.mark.spec("U16.4")
 @pytest.mark.parametrize(("status", "event"), [(Status.FAILED, "failed"), (Status.FINISHED, "finished")])
 def test_what_ends_right_after_it_left_the_queue_is_told(home: Home, status: Status, event: str) -> None:
     paper = Paper(run(home.root, status=Status.QUEUED))

@@ -57,7 +57,7 @@ def settled(
     return flat(config.model_dump(exclude={"name", "profile"})), reasons
 
 
-@pytest.mark.spec("U21.5")
+@pytest.mark.spec("U21.5", "U4.2")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["chat", "text"])
 @pytest.mark.parametrize("card", [True, False])
@@ -109,12 +109,14 @@ def test_a_choice_of_the_user_s_stands_beside_the_recommendation() -> None:
     assert reasons["train.seed"].startswith("You set this. Usual: 42. Any number does")
 
 
+@pytest.mark.spec("U4.3")
 def test_larger_models_get_smaller_rates() -> None:
     rates = [settled(parameters=size)[0]["train.learning_rate"] for size in (10**8, 10**9, 4 * 10**9, 7 * 10**10)]
     assert rates == sorted(rates, reverse=True)
     assert len(set(rates)) == 4
 
 
+@pytest.mark.spec("U4.3")
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
 def test_more_rows_mean_fewer_passes_and_larger_steps(one: int, other: int) -> None:
     (few, _), (many, _) = (settled(rows=rows) for rows in sorted((one, other)))
@@ -122,7 +124,7 @@ def test_more_rows_mean_fewer_passes_and_larger_steps(one: int, other: int) -> N
     assert few["train.effective_rows"] <= many["train.effective_rows"] <= max(one, other)
 
 
-@pytest.mark.spec("U22.2")
+@pytest.mark.spec("U22.2", "U4.3")
 def test_what_is_done_at_once_and_how_exactly_follows_from_the_machine() -> None:
     (card, why), (alone, _) = settled(card=True), settled(card=False)
     assert card["train.batch_tokens"] > alone["train.batch_tokens"]

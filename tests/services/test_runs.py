@@ -233,6 +233,7 @@ def test_a_reader_at_any_time_sees_every_event_once(runs, config):
     assert jobs.read_events(Path(run.path, "events.jsonl"), offset) == ([], offset)
 
 
+@pytest.mark.spec("U5.4")
 def test_a_failed_run_says_what_and_what_next(runs, config):
     run = ready(runs, config, {"print": "Traceback of it all"}, *STEPS[:2], failed(), {"exit": 1})
     runs.start(run.id)

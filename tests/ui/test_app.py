@@ -51,6 +51,7 @@ def test_nothing_polls_before_something_is_live(studio: Studio) -> None:
     assert not any(timer.active for timer in timers)
 
 
+@pytest.mark.spec("U30.5")
 def test_no_data_is_in_the_page_until_it_is_asked_for(studio: Studio) -> None:
     studio.datasets.add(datasets.sample_path(), name="a-very-special-name")
     assert "a-very-special-name" not in json.dumps(create(studio).get_config_file(), default=str)

@@ -148,7 +148,7 @@ def test_runs_are_found_by_state_and_by_words(view: Any, studio: Studio, plan: C
     assert view.values[view.find("Filter runs")] == ""
 
 
-@pytest.mark.spec("U34.4")
+@pytest.mark.spec("U32.2", "U34.4")
 def test_a_long_list_is_shown_in_pages(view: Any, monkeypatch: pytest.MonkeyPatch, studio: Studio) -> None:
     facts = {"name": "desk", "path": "", "model": "starter", "dataset": "tickets", "method": "lora"}
     many = [
@@ -166,7 +166,7 @@ def test_a_long_list_is_shown_in_pages(view: Any, monkeypatch: pytest.MonkeyPatc
     assert view.was("Next", "interactive") is False
 
 
-@pytest.mark.spec("U16.3", "U25.1", "U25.2", "U34.3")
+@pytest.mark.spec("U16.3", "U25.1", "U25.2", "U34.3", "U5.3")
 def test_an_open_run_is_drawn_from_its_files_and_only_when_something_is_new(
     view: Any, page: Callable[..., Any], studio: Studio, plan: Callable[..., Run]
 ) -> None:
@@ -229,6 +229,7 @@ def test_a_finished_run_says_whether_it_got_better(view: Any, studio: Studio, pl
     assert view.states[-1][view.shell.tabs]["selected"] == "chat"
 
 
+@pytest.mark.spec("U5.4")
 def test_a_failure_is_told_with_its_next_step(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
     run = plan(started(5), step(1), event("failed", message="Out of memory at step 2.", hint="Halve the batch."))
     until(lambda: studio.runs.get(run.id).status == Status.FAILED)
@@ -263,7 +264,7 @@ def test_a_run_is_stopped_after_it_was_said_what_that_means(
     assert "at step 1 of 9" in view.seen()
 
 
-@pytest.mark.spec("U19.5")
+@pytest.mark.spec("U19.5", "U5.3")
 def test_the_log_is_read_live_and_filtered(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
     run = plan({"print": "packed 9 rows"}, {"wait": "go"}, {"print": "Saved the adapter"}, {"wait": "end"})
     until(lambda: "packed" in studio.runs.log(run.id))
@@ -382,6 +383,7 @@ def again(after: int) -> Step:
 PAUSED = event("paused", step=2, checkpoint="checkpoints/step-2", memory_bytes=2_000_000_000)
 
 
+@pytest.mark.spec("U27.2")
 def test_a_run_is_paused_and_goes_on(view: Any, studio: Studio, plan: Callable[..., Run]) -> None:
     run = plan(started(9), step(1), step(2), {"wait": "control/pause"}, {"wait": "end of the step"}, PAUSED)
     until(lambda: studio.runs.get(run.id).step == 2)
