@@ -30,6 +30,7 @@ def estimate(
     name: train.Name = None,
     set: train.Set = None,
     skip_bad_rows: train.SkipBadRows = False,
+    fix: train.Fix = None,
     on: Annotated[
         str | None, typer.Option("--on", metavar="CARD", help="As if this machine had that card, as `RTX 4090`.")
     ] = None,
@@ -41,7 +42,7 @@ def estimate(
 ) -> None:
     """Say what a run of these settings needs: memory, time, and the changes that would make it fit."""
     settings = train.settings_of(
-        config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows
+        config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows, fix
     )
     from studio.domain.cards import card
     from studio.services.hardware import as_if

@@ -45,6 +45,10 @@ MaxSteps = Annotated[int | None, typer.Option(help="End after this many steps.")
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
 Name = Annotated[str | None, typer.Option(help="Name of the adapter.")]
 Set = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Any other setting, as train.seed=1.")]
+Fix = Annotated[
+    list[str] | None,
+    typer.Option("--fix", help="A finding of `data check` to mend first, such as encoding. Repeat it."),
+]
 SkipBadRows = Annotated[bool, typer.Option("--skip-bad-rows", help="Leave out rows that cannot be used.")]
 
 
@@ -60,6 +64,7 @@ def train(
     name: Name = None,
     set: Set = None,
     skip_bad_rows: SkipBadRows = False,
+    fix: Fix = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Start the run, or queue it while the machine is busy; print its id.")
     ] = False,
@@ -80,7 +85,9 @@ def train(
     if schema:
         emit(TrainingConfig.model_json_schema())
         return
-    settings = settings_of(config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows)
+    settings = settings_of(
+        config, model, dataset, map, profile, method, max_steps, epochs, name, set, skip_bad_rows, fix
+    )
     studio = open_studio()
     if after:
         studio.runs.get(after)  # said before anything is made
@@ -119,6 +126,7 @@ def settings_of(
     name: str | None,
     set: list[str] | None,
     skip_bad_rows: bool,
+    fix: list[str] | None,
 ) -> "TrainingConfig":
     """Return the settings of a file with the options over them; both a model and data have to be named."""
     from studio.domain.document import ABOUT, from_document, override
@@ -129,6 +137,7 @@ def settings_of(
         "data.path": dataset,
         "data.map": mapping(map) or None,
         "data.skip_bad_rows": skip_bad_rows or None,
+        "data.repairs": fix or None,
         "profile": profile,
         "method.name": method,
         "train.max_steps": max_steps,

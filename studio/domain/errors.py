@@ -37,6 +37,14 @@ class NeedsMapping(DataError):
         self.samples = samples or {}
 
 
+class SeveralFiles(DataError):
+    """An archive holds more than one data file; `files` are the paths of those that can be meant."""
+
+    def __init__(self, message: str, hint: str, files: list[str] | None = None) -> None:
+        super().__init__(message, hint)  # a default, so that the error can be pickled
+        self.files = files or []
+
+
 class NotFound(StudioError):
     """There is no run, adapter, data set or model of that name."""
 

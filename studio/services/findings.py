@@ -1,11 +1,12 @@
 """Findings: what lowers the quality of rows that can be read, from the worst to the least, with how to repair each."""
 
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappush, heappushpop
+from statistics import median_low
 from typing import NamedTuple
 
 from studio.domain.records import Difference, Finding
@@ -112,10 +113,10 @@ KINDS = {
     "label-imbalance": Kind(
         "Rare labels",
         "The model sees them so seldom that it will rarely give them.",
-        "Add examples of them, or leave out some of the frequent ones.",
+        "Better: add examples of them. Or keep only the first rows of the frequent ones.",
     ),
 }
-SAME_REPAIR = {"leakage": "near-duplicates", "label-imbalance": ""}
+SAME_REPAIR = {"leakage": "near-duplicates"}
 
 
 @dataclass
@@ -135,6 +136,15 @@ class _Found:
             self.examples.append(difference())
 
 
+@dataclass
+class _Label:
+    """What is kept of one label while the rows go by: the last ones are those that a repair leaves out."""
+
+    count: int = 0
+    rows: list[int] = field(default_factory=list)
+    last: deque[Callable[[], Difference]] = field(default_factory=lambda: deque(maxlen=SHOWN))
+
+
 class Findings:
     """Looks at each row as it goes by; memory grows by 8 bytes a row, and by 16 more for one that nearly repeats."""
 
@@ -149,7 +159,7 @@ class Findings:
         self._longest: list[tuple[int, int, str]] = []
         self._languages: dict[str, _Found] = defaultdict(_Found)
         self._judged = self._examples = 0
-        self._labels: dict[str, _Found] | None = defaultdict(_Found)
+        self._labels: dict[str, _Label] | None = defaultdict(_Label)
 
     def problem(self, row: RowValue, problem: Problem) -> None:
         """Look at a row that cannot be used; there may be a repair for it."""
@@ -200,7 +210,7 @@ class Findings:
         self._weigh_sides(bound)
         told = {"languages": self._weigh_languages(), "label-imbalance": self._weigh_labels()}
         limits = {"over-length": str(self._limit), "length-outliers": str(FAR * p95)}
-        limits["languages"] = told["languages"][0]
+        limits |= {kind: limit for kind, (limit, _) in told.items()}
         return [
             self._finding(kind, limits.get(kind, ""), told.get(kind, ("", ""))[1])
             for kind in KINDS
@@ -210,7 +220,6 @@ class Findings:
     def _finding(self, kind: str, limit: str, told: str) -> Finding:
         title, why, remedy = KINDS[kind]
         found = self._found[kind]
-        name = f"{kind}:{limit}" if limit else kind
         about = kind == "languages" and self._judged < self._examples
         return Finding(
             kind=kind,
@@ -221,9 +230,14 @@ class Findings:
             rows=found.rows,
             why=f"{told} {why}".strip(),
             remedy=remedy,
-            repair="leakage" if kind == "leakage" and self._held else SAME_REPAIR.get(kind, name),
+            repair=self._repair(kind, limit),
             examples=found.examples,
         )
+
+    def _repair(self, kind: str, limit: str) -> str:
+        if kind in repair.NEED_BOUND:
+            return f"{kind}:{limit}" if limit else ""
+        return kind if kind == "leakage" and self._held else SAME_REPAIR.get(kind, kind)
 
     def _mark(self, row: int, mark: int) -> None:
         self._marks.extend([0] * (row - len(self._marks)))
@@ -247,7 +261,11 @@ class Findings:
             return
         answers = repair.answers(example)
         if len(answers) == 1 and len(answers[0]) <= LABEL and len(self._labels) <= LABELS:
-            self._labels[answers[0]].add(row, difference)
+            its = self._labels[answers[0]]
+            its.count += 1
+            its.last.append(difference)
+            if len(its.rows) < ROWS:
+                its.rows.append(row)
         else:
             self._labels = None
 
@@ -286,17 +304,29 @@ class Findings:
         return ranked[0], f"{', '.join(shares)} of the rows whose language is clear."
 
     def _weigh_labels(self) -> tuple[str, str]:
+        """Return how many rows of a label a repair keeps, if that helps, and which labels are rare."""
         labels = self._labels or {}
         if self._examples < FEWEST_ROWS or not 2 <= len(labels) <= self._examples / 5:
             return "", ""
+        counts = [its.count for its in labels.values()]
         most = max(labels, key=lambda label: labels[label].count)
         rare = [label for label in labels if labels[label].count * UNEVEN < labels[most].count]
+        if not rare:
+            return "", ""
         found = self._found["label-imbalance"]
         for label in rare:
             found.count += labels[label].count
             found.rows = sorted({*found.rows, *labels[label].rows})[:ROWS]
         named_rare = ", ".join(f"`{label}` {count(labels[label].count)}" for label in rare[:5])
-        return "", f"`{most}` has {plural(labels[most].count, 'row')}; {named_rare}." if rare else ""
+        told = f"`{most}` has {plural(labels[most].count, 'row')}; {named_rare}."
+        # the usual label stays whole, however rare the rarest is
+        kept = max(UNEVEN * min(counts), median_low(counts))
+        beyond = sum(max(0, number - kept) for number in counts)
+        if not beyond:
+            return "", told
+        last = list(labels[most].last)[-(labels[most].count - kept) :]
+        found.examples = [difference() for difference in last]
+        return str(kept), f"{told} With at most {count(kept)} of each, {plural(beyond, 'row')} would be left out."
 
 
 def shorten(text: str, length: int = WINDOW) -> str:

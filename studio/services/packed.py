@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from studio.domain.errors import DataError
+from studio.domain.errors import DataError, SeveralFiles
 
 MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -64,7 +64,8 @@ def choose(path: Path, member: str, readable: Callable[[str], bool]) -> str:
     if not found:
         raise DataError(f"{path.name} holds no data file.", "Pack CSV, TSV, JSON, JSON lines, Parquet or plain text.")
     if len(found) > 1:
-        raise DataError(f"{path.name} holds {len(found)} data files.", _which(path, found))
+        files = [f"{path}/{name}" for name in found]
+        raise SeveralFiles(f"{path.name} holds {len(found)} data files.", _which(path, found), files)
     if any(info.flag_bits & 1 for info in infos if info.filename == found[0]):
         raise DataError(f"{found[0]} in {path.name} is locked with a password.", "Unpack it and choose the file.")
     return found[0]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from studio import __version__
-from studio.domain.config import TrainingConfig
+from studio.domain.config import DataConfig, TrainingConfig
 from studio.domain.document import to_yaml
-from studio.domain.errors import NotFound
+from studio.domain.errors import DataError, NotFound
 from studio.domain.events import Phase, Report, ignore
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
@@ -76,19 +76,33 @@ class Preparation:
             data.path = str(path)
         else:
             try:
-                return self.datasets.get(data.path)
+                return self._kept(data)
             except NotFound as error:
                 if not hub_data.parse(data.path):
                     raise NotFound(f"There is no data file or data set {data.path}.", error.hint) from error
+        shape: dict[str, Any] = {"format": data.format, "map": data.map, "report": report}
+        if data.repairs:
+            from studio.services.repair import NEED_BOUND, settle
+
+            found = self.datasets.check(data.path, **shape).findings if set(data.repairs) & set(NEED_BOUND) else []
+            data.repairs = settle(data.repairs, found)
         dataset = self.datasets.add(
             data.path,
-            format=data.format,
-            map=data.map,
             eval_fraction=data.eval_fraction,
             skip_bad=data.skip_bad_rows,
-            report=report,
+            repairs=data.repairs,
+            **shape,
         )
         data.path = dataset.source  # of the Hub: the same commit when the settings are used again
+        return dataset
+
+    def _kept(self, data: DataConfig) -> Dataset:
+        dataset = self.datasets.get(data.path)
+        if data.repairs and sorted(data.repairs) != sorted(dataset.repairs):
+            raise DataError(
+                f"{dataset.name} is a data set already, and repairs are made when one is added.",
+                f"Name its file, {dataset.source}, or leave the repairs away.",
+            )
         return dataset
 
     def _publish(self, name: str, lineage: dict[str, Any], document: str) -> Path:

@@ -30,6 +30,7 @@ DEFAULTS = {
     "data.eval_fraction": "A tenth is enough to see whether it got better.",
     "data.over_length": "Nothing is left out without your word.",
     "data.skip_bad_rows": "A row that cannot be used is shown to you first.",
+    "data.repairs": "Nothing is changed that you did not choose.",
     "method.dropout": "Off: with few passes over the data it costs more than it gives.",
     "method.targets": "An adapter on every linear layer learns more than one on attention alone.",
     "method.block_size": "Blocks of 32 hold about as much as LoRA's rank 16.",

@@ -80,7 +80,8 @@ BOUNDED: dict[str, Callable[[Example, str], bool]] = {
     "length-outliers": lambda example, bound: characters(example) > int(bound),
     "languages": lambda example, bound: language("\n".join(answers(example))) not in ("", bound),
 }
-NAMES = [*TEXTS, "role-order", *ROWS, "duplicates", "near-duplicates", "leakage", *BOUNDED]
+NEED_BOUND = (*BOUNDED, "label-imbalance")
+NAMES = [*TEXTS, "role-order", *ROWS, "duplicates", "near-duplicates", "leakage", *NEED_BOUND]
 
 
 def settle(kinds: Sequence[str], findings: Sequence[Finding]) -> list[str]:
@@ -90,13 +91,18 @@ def settle(kinds: Sequence[str], findings: Sequence[Finding]) -> list[str]:
     """
     found = {finding.kind: finding.repair for finding in findings}
     _must_be_known(kind for kind in kinds if not found.get(kind))
-    return [found.get(kind) or kind for kind in kinds if kind not in (*BOUNDED, "leakage") or kind in found]
+    return [found.get(kind) or kind for kind in kinds if found.get(kind) or kind not in (*NEED_BOUND, "leakage")]
 
 
 def _must_be_known(names: Iterable[str]) -> None:
     for name in names:
-        if name.partition(":")[0] not in NAMES:
+        kind, _, bound = name.partition(":")
+        if kind not in NAMES:
             raise DataError(f"There is no repair `{name}`.", f"Choose of {', '.join(NAMES)}.")
+        if bound and kind != "languages" and not (kind in NEED_BOUND and bound.isdecimal()):
+            raise DataError(
+                f"`{name}` is no repair.", f"Write {kind}:NUMBER." if kind in NEED_BOUND else f"Write {kind}."
+            )
 
 
 class Repairs:
@@ -114,6 +120,8 @@ class Repairs:
         self._texts = {kind: mend for kind, mend in TEXTS.items() if kind in bounds}
         self._leaves = {kind: test for kind, test in ROWS.items() if kind in bounds}
         self._bounds = {kind: bound for kind, bound in bounds.items() if kind in BOUNDED}
+        self._most = int(bounds.get("label-imbalance") or 0)
+        self._labels: Counter[str] = Counter()
         self._near = Near(first) if "near-duplicates" in bounds else None
         self._held = held if "leakage" in bounds else None
         self._seen = Seen() if "duplicates" in bounds else None
@@ -148,7 +156,13 @@ class Repairs:
             return "leakage"
         if self._seen and not self._seen.add(mark_of(ENCODE(example))):
             return "duplicates"
-        return "near-duplicates" if self._near and self._near.add(example, number) else ""
+        if self._near and self._near.add(example, number):
+            return "near-duplicates"
+        if self._most:  # last: what is left out for another reason does not count
+            label = "\n".join(answers(example))
+            self._labels[label] += 1
+            return "label-imbalance" if self._labels[label] > self._most else ""
+        return ""
 
 
 def mended(row: RowValue, layout: Layout, mend: Callable[[str], str]) -> RowValue:

@@ -50,7 +50,7 @@ def settings_of(run: Run) -> str:
         "created": run.created,
         "studio": lineage["studio"],
         "model": model.model_dump(include={"id", "revision", "sha256", "parameters", "licence"}),
-        "data": dataset.model_dump(include={"name", "sha256", "format", "map", "rows", "usable"}),
+        "data": dataset.model_dump(include={"name", "sha256", "format", "map", "rows", "usable", "repairs"}),
         "hardware": lineage.get("machine", {}),  # not noted by older runs
         "results": {key: value for key, value in results.items() if value is not None},
     }
@@ -104,15 +104,20 @@ def _model(fitted: Fitted, about: dict[str, Any], models: Models) -> Model | Non
 
 def _data(fitted: Fitted, about: dict[str, Any], datasets: Datasets) -> Dataset | None:
     """Find the data, by its id or name, else by its content."""
-    path = from_document(fitted.document).data.path
+    data = from_document(fitted.document).data
+    path, wanted = data.path, sorted(data.repairs)
     try:
-        return datasets.get(path)
+        found: Dataset | None = datasets.get(path)
     except NotFound:
         known = datasets.list()
         same = [each for each in known if about.get("sha256") == each.sha256 or each.source == path]
-    if same:
-        fitted.set("data.path", same[0].id, f"the same data is here as {same[0].name}.")
-        return same[0]
+        found = min(same, key=lambda each: sorted(each.repairs) != wanted, default=None)
+        if found:
+            fitted.set("data.path", found.id, f"the same data is here as {found.name}.")
+    if found:
+        if wanted and wanted != sorted(found.repairs):
+            fitted.set("data.repairs", found.repairs, "so it was repaired when it was added here.")
+        return found
     if not Path(path).is_file():
         fitted.open.append(f"The data {about.get('name') or path} is not here: add it, or choose other data.")
     return None

@@ -8,10 +8,11 @@ import gradio as gr
 
 from studio.domain import words
 from studio.domain.config import DataConfig
-from studio.domain.errors import NeedsMapping, StudioError
+from studio.domain.errors import NeedsMapping, SeveralFiles, StudioError
 from studio.domain.events import Phase
 from studio.services import apart, datasets
 from studio.services.datasets import Check
+from studio.services.packed import locate
 from studio.studio import Studio
 from studio.ui import data_page, findings, inspector
 from studio.ui.common import QUIET, Shell, Tab, confirm, consequences, go, problem
@@ -59,6 +60,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         back = gr.Button("All data", size="sm", elem_classes="back", scale=0, min_width=80)
         block(head("Add data", WHERE))
         said = block()
+        members = gr.Dropdown([], label="Which of its files?", visible=False, interactive=True)
         drop = gr.File(label="Data file", show_label=False, height=180, elem_id="drop")
         block(muted(KINDS))
         with gr.Row(elem_classes="inline"):
@@ -140,7 +142,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if opened == FILE:
             return {file: gr.skip()}  # it is on the page already
         if opened == NEW or not kept:
-            empty: Update = {drop: None, path: "", said: "", file: None}
+            empty: Update = {drop: None, path: "", said: "", members: gr.update(visible=False), file: None}
             return view(adding) | {back: gr.update(visible=bool(kept))} | empty
         return view(listing) | {listed: rows([data_page.row(each) for each in kept], "Data sets"), file: None}
 
@@ -149,9 +151,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if not source or not source.strip():
             return
         place = Path(source.strip())
-        inputs = {each: gr.update(interactive=False) for each in (drop, read_path, sample)}
+        inputs: Update = {each: gr.update(interactive=False) for each in (drop, read_path, sample)}
         yield {said: busy(f"Reading {place.name}"), **inputs}
         inputs = {each: gr.update(interactive=True) for each in (drop, read_path, sample)}
+        inputs[members] = gr.update(visible=False)
         where = said
         try:
             for answer in look(studio, place, mapping):
@@ -164,6 +167,10 @@ def build(studio: Studio, shell: Shell) -> Tab:
                     shown_now |= {working: busy("These are the first rows. The others are being read")}
                     shown_now |= {use: gr.Button("Train on this data", interactive=False)}
                 yield shown_now
+        except SeveralFiles as several:
+            named = [(locate(Path(each))[1], each) for each in several.files]
+            ask = note(several.message, "Choose the one to learn from.", word="Archive")
+            yield {**inputs, said: ask, members: gr.Dropdown(named, value=None, visible=True)}
         except StudioError as error:
             yield {where: problem(error, "Not read"), **inputs, drop: gr.File(value=None, interactive=True)}
 
@@ -284,7 +291,23 @@ def build(studio: Studio, shell: Shell) -> Tab:
         studio.datasets.remove(opened)
         return ""
 
-    outputs = [*views, back, said, drop, path, read_path, sample, listed, title, remove, use, working, figures, columns]
+    outputs = [
+        *views,
+        back,
+        said,
+        members,
+        drop,
+        path,
+        read_path,
+        sample,
+        listed,
+        title,
+        remove,
+        use,
+        working,
+        figures,
+        columns,
+    ]
     outputs += [
         *picks.values(),
         issues,
@@ -301,6 +324,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
     gr.on([back.click, back_from_one.click], lambda: "", None, item, **QUIET)
     listed.select(_picked, None, item, **QUIET)
     drop.upload(read, drop, [*outputs, item], **QUIET)
+    members.input(read, members, [*outputs, item], **QUIET)
     gr.on([read_path.click, path.submit], read, path, [*outputs, item], **QUIET)
     sample.click(lambda: (yield from read(str(datasets.sample_path()))), None, [*outputs, item], **QUIET)
     for meaning, pick in picks.items():
@@ -321,7 +345,8 @@ def look(studio: Studio, place: Path, mapping: dict[str, str] | None) -> Iterato
 
     The first time only the first rows were looked at.
     """
-    large = place.is_file() and place.stat().st_size > LARGE
+    file = locate(place)[0]
+    large = file.is_file() and file.stat().st_size > LARGE
     guessed = False
     for limit in (FIRST_ROWS, None) if large else (None,):
         try:
@@ -335,8 +360,9 @@ def look(studio: Studio, place: Path, mapping: dict[str, str] | None) -> Iterato
 
 def _discard(studio: Studio, path: str) -> None:
     """Delete an uploaded copy; a file named by its path stays."""
-    if Path(path).is_relative_to(studio.home.cache):
-        Path(path).unlink(missing_ok=True)
+    file = locate(Path(path))[0]
+    if file.is_relative_to(studio.home.cache):
+        file.unlink(missing_ok=True)
 
 
 def _picked(row: gr.SelectData) -> str:

@@ -13,7 +13,8 @@ from studio.ui.pieces import choices, html
 
 # Said elsewhere: on the page itself, or when the data was added.
 ELSEWHERE = {"model.id", "model.revision", "data.path", "data.format", "data.map", "data.eval_fraction"} | {
-    "data.skip_bad_rows"
+    "data.skip_bad_rows",
+    "data.repairs",
 }
 ESSENTIAL = ("method.name", "train.epochs", "train.learning_rate", "method.rank", "data.max_length")
 AUTO, EMPTY = "auto", "Chosen at the start"

@@ -192,6 +192,15 @@ def test_bad_rows_are_left_out_only_when_told_so(call: Call, rows: Path) -> None
     assert call(*BASICS, rows, "--skip-bad-rows").exit_code == 0
 
 
+def test_findings_are_mended_first_when_told_so(call: Call, rows: Path) -> None:
+    rows.write_text(rows.read_text() + rows.read_text().splitlines()[-1] + "\n")
+    result = call(*BASICS, rows, "--fix", "duplicates", "--print-config", "--json")
+    assert json.loads(result.stdout)["config"]["data"]["repairs"] == ["duplicates"]
+    result = call(*BASICS, rows, "--fix", "typos")
+    assert result.exit_code == 1
+    assert "There is no repair `typos`" in result.stderr
+
+
 def test_a_detached_run_is_stopped_by_its_id(call: Call, rows: Path) -> None:
     result = call(*BASICS, rows, "--detach", "--json", plan=played.WAITING)
     started = json.loads(result.stdout)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from studio.domain.errors import DataError
 from studio.services.formats import Problem
-from studio.services.repair import NAMES, Repairs, settle
+from studio.services.repair import NAMES, NEED_BOUND, Repairs, settle
 from studio.services.structures import Layout
 
 PAIRS = Layout("question-answer", "", ["id", "q", "a"], {"prompt": "q", "response": "a"})
 CHATS = Layout("messages", "", ["messages"], {"messages": "messages"})
-PLAIN = [name for name in NAMES if name not in ("over-length", "length-outliers", "languages")]
-ALL = [*PLAIN, "over-length:100", "length-outliers:300", "languages:en"]
+PLAIN = [name for name in NAMES if name not in NEED_BOUND]
+ALL = [*PLAIN, "over-length:100", "length-outliers:300", "languages:en", "label-imbalance:2"]
 DIRTY = [
     "cafÃ©",
     "<|im_end|>",
@@ -54,7 +54,7 @@ def test_nor_do_repaired_conversations(rows: list[list[dict[str, str]]], in_a_ta
 
 @given(st.sampled_from(NAMES), st.integers(0, 10**6))
 def test_a_clean_row_stays_the_same_object(name: str, number: int) -> None:
-    bound = {"over-length": ":900", "length-outliers": ":900", "languages": ":en"}.get(name, "")
+    bound = {"languages": ":en"}.get(name, ":900" if name in NEED_BOUND else "")
     row = {"id": "cafÃ©", "q": f"What is {number} in words?", "a": f"It is number {number}, “said” plainly, for £5."}
     after, outcome = Repairs([name + bound], PAIRS).read(1, row)
     assert after is row
@@ -111,4 +111,13 @@ def test_what_order_cannot_mend_stays_a_problem(messages: Any) -> None:
 def test_a_wrong_name_is_refused_with_the_right_ones() -> None:
     with pytest.raises(DataError, match="There is no repair `spelling`"):
         settle(["spelling"], [])
-    assert settle(["encoding", "over-length"], []) == ["encoding"]
+    assert settle(["encoding", "over-length", "over-length:90"], []) == ["encoding", "over-length:90"]
+    for wrong in ("over-length:many", "encoding:8"):
+        with pytest.raises(DataError, match="is no repair"):
+            settle([wrong], [])
+
+
+def test_frequent_labels_keep_their_first_rows() -> None:
+    rows = [{"id": str(n), "q": f"Ticket {n}", "a": "fraud" if n == 7 else "refund"} for n in range(10)]
+    kept = repaired(rows, PAIRS, ["label-imbalance:3"])
+    assert [row["id"] for row in kept] == ["0", "1", "2", "7"]

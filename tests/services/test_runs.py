@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import constants
 
 from studio.domain.config import TrainingConfig
-from studio.domain.errors import NotFound, StudioError
+from studio.domain.errors import DataError, NotFound, StudioError
 from studio.domain.records import Model, Status
 from studio.services import jobs
 from studio.services.adapters import Adapters
@@ -157,6 +157,27 @@ def test_a_data_set_may_be_named_instead_of_a_file(runs, config):
     assert runs.prepare(config).dataset == "tickets"
     config.data.path = dataset.id
     assert runs.prepare(config).id == "tickets-2"
+
+
+def test_a_file_is_repaired_before_it_is_learned_from(runs, config):
+    path = Path(config.data.path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[-1], lines[-1].replace(",", "," + "very " * 8000, 1)]) + "\n")
+    config.data.repairs = ["duplicates", "over-length"]
+    run = runs.prepare(config)
+    dataset = json.loads(Path(run.path, "lineage.json").read_text())["dataset"]
+    assert dataset["repairs"] == ["duplicates", "over-length:8192"]
+    assert dataset["usable"] == len(lines) - 1  # without the head
+    assert path.read_text().count("very") == 8000, "the file stays as it is"
+
+    again = TrainingConfig.model_validate(yaml.safe_load(Path(run.path, "config.yaml").read_text()))
+    assert again.data.repairs == dataset["repairs"], "the bound is written down"
+    assert runs.prepare(again).dataset == run.dataset
+    again.data.path = dataset["id"]
+    runs.prepare(again)
+    again.data.repairs = ["encoding"]
+    with pytest.raises(DataError, match="is a data set already"):
+        runs.prepare(again)
 
 
 def test_a_data_set_of_the_hub_is_written_down_with_its_commit(runs, config, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Data: dropping a file, saying what its columns mean, leaving out bad rows, keeping it."""
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from studio.ui import data
 from studio.ui.data import FILE, NEW, UNUSED
 
 QUESTION, ANSWER, TEXT = "Question", "Answer", "Text"
-TRAIN = "Train on this data"
+TRAIN, WHICH = "Train on this data", "Which of its files?"
 
 
 @pytest.fixture
@@ -149,6 +150,28 @@ def test_a_path_is_read_too_and_a_wrong_one_is_named(view: Any, tickets: Path) -
     assert "There is no file /nowhere/a.csv." in view.seen()
     view.press("Or the path of a file on this machine", "submit", f"  {tickets} ")
     assert visible(view) == "one"
+
+
+def test_of_an_archive_with_several_files_one_is_chosen(view: Any, studio: Studio, tickets: Path) -> None:
+    packed = studio.home.cache / "packed.zip"  # as an uploaded copy
+    packed.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(packed, "w") as made:
+        made.write(tickets, "tickets.csv")
+        made.write(datasets.sample_path(), "more/support.csv")
+    drop(view, packed)
+    assert visible(view) != "one"
+    assert "packed.zip holds 2 data files." in view.seen()
+    assert view.was(WHICH, "choices") == [
+        ("tickets.csv", f"{packed}/tickets.csv"),
+        ("more/support.csv", f"{packed}/more/support.csv"),
+    ]
+    view.press(WHICH, "input", f"{packed}/more/support.csv")
+    assert visible(view) == "one"
+    assert view.was(WHICH, "visible") is False
+    view.press(TRAIN)
+    (dataset,) = studio.datasets.list()
+    assert dataset.name == "support"
+    assert not packed.exists()
 
 
 def test_an_uploaded_copy_is_discarded_once_it_is_kept(view: Any, studio: Studio, tickets: Path) -> None:
