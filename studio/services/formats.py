@@ -52,6 +52,7 @@ class Source:
     def __init__(self, path: str | Path, most: int | None = None) -> None:
         self.path, self.member = packed.locate(Path(path).expanduser().absolute())
         self.name = self.path.name
+        self._named = Path(self.member) if self.member else self.path
         if BROKEN.search(str(self.path)):
             raise DataError(f"The path {readable(str(self.path))} is not valid text.", "Rename the file or its folder.")
         self._raw: BinaryIO | None = None
@@ -119,7 +120,7 @@ class Source:
     @property
     def stem(self) -> str:
         """The name without what says how it is packed and written."""
-        return Path(packed.inner_name(self.path)).stem
+        return Path(packed.inner_name(self._named)).stem
 
     def rows(self) -> Iterator[Row]:
         """Yield each row with its number, counted from 1 without the header; a bad one as a Problem."""
