@@ -11,7 +11,7 @@ from filelock import Timeout
 from studio.domain.config import TrainingConfig
 from studio.domain.errors import StudioError
 from studio.domain.events import Failed
-from studio.engine.report import MEETING, Reporter, identify, settings, sole
+from studio.engine.report import MEETING, Reporter, bound_log, identify, settings, sole
 
 JOBS = ("train", "evaluate", "export", "convert", "keep", "measure", "chat", "inspect")
 
@@ -22,6 +22,7 @@ def main() -> int:
         return 2
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # engines work from local files
     job, directory = sys.argv[1], Path(sys.argv[2])
+    bound_log()
     if job == "chat":
         from studio.engine import chat
 

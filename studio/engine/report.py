@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import signal
+import stat
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +23,9 @@ from studio.domain.document import from_document, with_edit
 MEETING = "PEFT_STUDIO_MEETING"  # in a run of several processes, the file where they meet; only such a process has it
 HANDOVER = 30.0  # seconds an engine waits for the one before it to let go of the run
 
+LOG_MOST, LOG_KEPT = 50_000_000, 1_000_000  # bytes of a log, and of its beginning that stay when it is cut
+LOOK = 5.0  # seconds between two looks at the log
+
 _held: list[FileLock] = []  # for as long as this process lives
 
 
@@ -33,6 +38,20 @@ def sole(directory: Path) -> None:
     lock = FileLock(directory / "engine.lock", timeout=HANDOVER, thread_local=False, fallback_to_soft=False)
     lock.acquire()
     _held.append(lock)
+
+
+def bound_log() -> None:
+    """Cut the log this process writes to whenever a library floods it; a full disk would end other runs too."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(LOOK)
+            about = os.fstat(2)
+            if stat.S_ISREG(about.st_mode) and about.st_size > LOG_MOST:
+                os.ftruncate(2, LOG_KEPT)  # opened to append: what comes next stands behind
+                os.write(2, f"\n[{about.st_size - LOG_KEPT:,} bytes of the log were cut here]\n".encode())
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Reporter:

@@ -15,9 +15,11 @@ from studio.domain.events import AnyEvent, Evaluated, Failed, Finished, Paused, 
 from studio.domain.records import Adapter, Run, Status
 from studio.domain.words import count, size
 from studio.services.curve import parts
+from studio.services.past import quoted
 
 YAML = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times faster, which a long list feels
 OUT_OF_MEMORY = "Lower train.batch_tokens, or train with QLoRA, and start again."
+SMALLER = ", best with half the train.batch_tokens"
 AGAIN = "The log says more. The same settings can be started again as a new run."
 RECENT = 50  # step times that the time left is reckoned from
 CHUNK = 1 << 22  # bytes read at a time
@@ -167,9 +169,11 @@ class Known:
         elif isinstance(end, Paused):
             error, hint = end.words, end.hint
         elif status is Status.INTERRUPTED and checkpoint is not None and not progress.saved:
-            hint = f"It can be resumed after step {checkpoint:,}."
+            hint = f"It can be resumed after step {checkpoint:,}{SMALLER if 'memory' in error else ''}."
         elif status is Status.INTERRUPTED and progress.saved:
             hint = f"The adapter was saved before: {self.path / 'adapter'} can be used by its path."
+        if "memory" in error and (said := quoted(str(self.path), self.constant["created"])):
+            error = f"{error} Foretold were {size(said.peak_memory_bytes)}."
         return Run(
             **self.constant,
             status=status,

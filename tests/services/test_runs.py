@@ -25,6 +25,7 @@ from studio.services.machine import Machine
 from studio.services.runs import Runs
 from studio.storage.store import Store
 from tests.services import fake_hub
+from tests.ui.test_quote import quote
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_engine.py")))
 
@@ -277,6 +278,18 @@ def test_a_killed_engine_is_interrupted_and_its_events_are_kept(make, runs, conf
     assert "lack of memory" in ended.error
     assert ended.hint
     assert make().get(run.id).error == ended.error  # also for a studio that was not there
+
+
+def test_memory_that_ran_out_is_told_with_what_was_foretold(runs, config):
+    run = ready(runs, config, *STEPS, {"kill": 9})
+    lineage = Path(run.path, "lineage.json")
+    said = quote(peak_memory_bytes=2_500_000_000).model_dump()
+    lineage.write_text(json.dumps(json.loads(lineage.read_text()) | {"quote": said}))
+    Path(run.path, "checkpoints", "step-3").mkdir(parents=True)
+    runs.start(run.id)
+    ended = over(runs, run.id)
+    assert ended.error.endswith("most often for lack of memory. Foretold were 2.5 GB.")
+    assert ended.hint == "It can be resumed after step 3, best with half the train.batch_tokens."
 
 
 def test_an_engine_that_dies_before_its_first_word_is_not_starting_for_ever(runs, config):
