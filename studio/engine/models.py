@@ -93,6 +93,11 @@ def load_base(folder: Path, quantization: str, dtype: torch.dtype, device: torch
         # and never unpacks them: gradients after an evaluation would be wrong.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if quantization != "none" and device.type == "cpu":
+        # what was not made smaller still lies in the mapped file, which so would stay in memory with all it was made of
+        for value in model.parameters():
+            if value.is_floating_point():
+                value.data = value.data.clone()
     return model.requires_grad_(False).eval()
 
 

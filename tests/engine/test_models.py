@@ -1,5 +1,7 @@
 """Loading a base: precision by timing, no weight that is no number."""
 
+from pathlib import Path
+
 import peft
 import pytest
 import torch
@@ -57,3 +59,11 @@ def test_a_quantised_base_learns_the_same_after_an_evaluation(tmp_path):
     after = gradients(model)
     assert all(value.abs().sum() > 0 for value in before)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux lists what is mapped")
+def test_a_quantised_base_does_not_keep_its_file_in_memory(tmp_path):
+    folder = make_model(tmp_path / "model")
+    model = models.load_base(folder, "nf4", torch.bfloat16, CPU)
+    assert str(folder) not in Path("/proc/self/maps").read_text()
+    assert model.get_input_embeddings().weight.any()
