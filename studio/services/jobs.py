@@ -69,7 +69,7 @@ def environment(token: str = "", card: str | None = None) -> dict[str, str]:
     # large pages for large tensors: a tenth of the time of a step (Linux with glibc reads this, others do not)
     # and each such tensor's memory goes back at once: packs differ in length, and what one leaves the next seldom fits
     kept.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1048576")
-    # what oneDNN made for a shape is kept twice, by itself and by torch, 1,024 of each, and packs are of ever new lengths
+    # what oneDNN made for a shape is kept by itself and by torch, 1,024 of each, and packs are of ever new lengths
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         kept.setdefault(name, "64")
     package = Path(studio.__file__).resolve().parents[1]
