@@ -83,12 +83,7 @@ class DataConfig(Group):
         bool, Field(title="Leave out bad rows", description="Rows that cannot be used are left out, not refused.")
     ] = False
     repairs: Annotated[
-        list[str],
-        Field(
-            title="Repairs",
-            description="Findings of the data check that are mended first, as encoding or over-length:2048. Your file "
-            "stays as it is.",
-        ),
+        list[str], Field(title="Repairs", description="Findings of the data check to mend first: encoding, duplicates.")
     ] = []  # noqa: RUF012 - pydantic copies it
 
 
