@@ -1,18 +1,18 @@
 """Findings: what lowers the quality of rows that can be read, from the worst to the least, with how to repair each."""
 
 from array import array
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappush, heappushpop
-from statistics import median_low
 from typing import NamedTuple
 
 from studio.domain.records import Difference, Finding
-from studio.domain.words import count, percent, plural
+from studio.domain.words import percent, plural
 from studio.services import private, repair
 from studio.services.formats import Problem
+from studio.services.labels import Labels
 from studio.services.languages import language, named
 from studio.services.near import Near
 from studio.services.recognise import RowValue
@@ -26,8 +26,6 @@ FAR = 8  # times the length that 95 of 100 rows keep to
 FEWEST_ROWS = 50  # to speak of usual lengths, languages and labels
 SAMPLED = 2_000  # rows whose language is asked one by one; beyond, of one in SPARSE
 SPARSE = 50
-LABELS, LABEL = 500, 60  # answers that differ, and their characters, up to which answers are labels
-UNEVEN = 20  # times as many rows of the most frequent label as of a rare one
 
 
 class Kind(NamedTuple):
@@ -136,15 +134,6 @@ class _Found:
             self.examples.append(difference())
 
 
-@dataclass
-class _Label:
-    """What is kept of one label while the rows go by: the last ones are those that a repair leaves out."""
-
-    count: int = 0
-    rows: list[int] = field(default_factory=list)
-    last: deque[Callable[[], Difference]] = field(default_factory=lambda: deque(maxlen=SHOWN))
-
-
 class Findings:
     """Looks at each row as it goes by; memory grows by 8 bytes a row, and by 16 more for one that nearly repeats."""
 
@@ -159,7 +148,7 @@ class Findings:
         self._longest: list[tuple[int, int, str]] = []
         self._languages: dict[str, _Found] = defaultdict(_Found)
         self._judged = self._examples = 0
-        self._labels: dict[str, _Label] | None = defaultdict(_Label)
+        self._labels = Labels()
 
     def problem(self, row: RowValue, problem: Problem) -> None:
         """Look at a row that cannot be used; there may be a repair for it."""
@@ -257,17 +246,7 @@ class Findings:
             self._judged += 1
             if code := language("\n".join(repair.answers(example))):
                 self._languages[code].add(row, difference)
-        if self._labels is None or "text" in example:
-            return
-        answers = repair.answers(example)
-        if len(answers) == 1 and len(answers[0]) <= LABEL and len(self._labels) <= LABELS:
-            its = self._labels[answers[0]]
-            its.count += 1
-            its.last.append(difference)
-            if len(its.rows) < ROWS:
-                its.rows.append(row)
-        else:
-            self._labels = None
+        self._labels.add(row, [] if "text" in example else repair.answers(example), difference)
 
     def _weigh_lengths(self, lengths: Counter[int], p95: int) -> None:
         if lengths.total() < FEWEST_ROWS:
@@ -305,28 +284,12 @@ class Findings:
 
     def _weigh_labels(self) -> tuple[str, str]:
         """Return how many rows of a label a repair keeps, if that helps, and which labels are rare."""
-        labels = self._labels or {}
-        if self._examples < FEWEST_ROWS or not 2 <= len(labels) <= self._examples / 5:
-            return "", ""
-        counts = [its.count for its in labels.values()]
-        most = max(labels, key=lambda label: labels[label].count)
-        rare = [label for label in labels if labels[label].count * UNEVEN < labels[most].count]
-        if not rare:
+        uneven = self._labels.uneven() if self._examples >= FEWEST_ROWS else None
+        if not uneven:
             return "", ""
         found = self._found["label-imbalance"]
-        for label in rare:
-            found.count += labels[label].count
-            found.rows = sorted({*found.rows, *labels[label].rows})[:ROWS]
-        named_rare = ", ".join(f"`{label}` {count(labels[label].count)}" for label in rare[:5])
-        told = f"`{most}` has {plural(labels[most].count, 'row')}; {named_rare}."
-        # the usual label stays whole, however rare the rarest is
-        kept = max(UNEVEN * min(counts), median_low(counts))
-        beyond = sum(max(0, number - kept) for number in counts)
-        if not beyond:
-            return "", told
-        last = list(labels[most].last)[-(labels[most].count - kept) :]
-        found.examples = [difference() for difference in last]
-        return str(kept), f"{told} With at most {count(kept)} of each, {plural(beyond, 'row')} would be left out."
+        found.count, found.rows, found.examples = uneven.count, uneven.rows[:ROWS], uneven.examples
+        return uneven.kept, uneven.words
 
 
 def shorten(text: str, length: int = WINDOW) -> str:

@@ -291,35 +291,9 @@ def build(studio: Studio, shell: Shell) -> Tab:
         studio.datasets.remove(opened)
         return ""
 
-    outputs = [
-        *views,
-        back,
-        said,
-        members,
-        drop,
-        path,
-        read_path,
-        sample,
-        listed,
-        title,
-        remove,
-        use,
-        working,
-        figures,
-        columns,
-    ]
-    outputs += [
-        *picks.values(),
-        issues,
-        leave_out,
-        held_out,
-        number,
-        shown,
-        sure.panel,
-        file,
-        found_examples,
-        *learned.outputs,
-    ]
+    outputs = [*views, back, said, members, drop, path, read_path, sample, listed, title, remove, use, working, figures]
+    outputs += [columns, *picks.values(), issues, leave_out, held_out, number, shown, sure.panel, file, found_examples]
+    outputs += learned.outputs
     more.click(lambda: NEW, None, item, **QUIET)
     gr.on([back.click, back_from_one.click], lambda: "", None, item, **QUIET)
     listed.select(_picked, None, item, **QUIET)
