@@ -1,9 +1,10 @@
 """The memory and the time that were foretold against what runs took: `python -m tests.benchmarks.estimate ROWS.jsonl`.
 
 ROWS.jsonl holds {"question", "answer"} rows, such as GSM8K's. The starter model and random weights of two other
-architectures, LoRA, QLoRA and DoRA, packs of three lengths; each run is estimated, then trained for one step by an
-engine of its own, without checks and without a comparison at the end. `--time STEPS` trains for so many steps as a user
-does, checks and comparison included, and compares the time with what was said before and after `--measure`.
+architectures, LoRA, QLoRA and DoRA, packs of three lengths; each run is reckoned, traced, measured as `--measure` does,
+and then trained for some steps by an engine of its own, without checks and without a comparison at the end. Each has a
+home folder of its own, so that no run corrects what is said of the next. `--time` trains as a user does, checks and
+comparison included, and compares the time with what was said before and after it was measured.
 """
 
 import argparse
@@ -31,7 +32,7 @@ SHAPE: dict[str, Any] = {
 }
 SHAPE |= {"num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": True}
 METHODS, LENGTHS = ("lora", "qlora", "dora"), (512, 1024, 2048)
-QUIET = ["train.max_steps=1", "evaluate.answers=0", "evaluate.samples=0", "data.eval_fraction=0", "train.seed=1"]
+QUIET = ["evaluate.answers=0", "evaluate.samples=0", "data.eval_fraction=0", "train.seed=1"]
 
 
 def model(kind: str, starter: Path, folder: Path) -> Path:
@@ -48,33 +49,32 @@ def model(kind: str, starter: Path, folder: Path) -> Path:
     return place
 
 
-def measure(studio: Studio, base: str, rows: Path, method: str, length: int) -> dict[str, Any]:
-    """Estimate a run, and train it; memory in bytes."""
+def memory(studio: Studio, base: str, rows: Path, method: str, length: int, steps: int) -> dict[str, float]:
+    """Foretell a run in three ways, and train it; bytes at the peak."""
     wanted = [*QUIET, f"method.name={method}", f"train.batch_tokens={length}", f"train.effective_rows={length // 128}"]
-    config = from_document(override({"model": {"id": base}, "data": {"path": str(rows)}}, wanted))
-    resolved = studio.runs.resolve(config)
-    rough, traced = studio.estimates.of(resolved), studio.estimates.thorough(resolved)
-    run = studio.runs.prepare(config)
-    studio.runs.execute(run.path)
-    took = studio.runs.get(run.id).result["peak_memory_bytes"]
-    return {"rough": rough.uncorrected_bytes, "traced": traced.uncorrected_bytes, "took": took}
+    return _run(studio, base, rows, [*wanted, f"train.max_steps={steps}"], "peak_memory_bytes")
 
 
 def clock(studio: Studio, base: str, rows: Path, method: str, length: int, steps: int) -> dict[str, float]:
-    """Estimate a run, measure it, and train it; seconds from its start to its end."""
+    """The same of the seconds from a run's start to its end."""
     wanted = [f"method.name={method}", f"train.batch_tokens={length}", f"train.max_steps={steps}", "train.seed=1"]
+    return _run(studio, base, rows, wanted, "seconds")
+
+
+def _run(studio: Studio, base: str, rows: Path, wanted: list[str], figure: str) -> dict[str, float]:
     config = from_document(override({"model": {"id": base}, "data": {"path": str(rows)}}, wanted))
     resolved = studio.runs.resolve(config)
-    rough, measured = studio.estimates.of(resolved), studio.estimates.thorough(resolved, measure=True)
+    quotes = {"rough": studio.estimates.of(resolved), "traced": studio.estimates.thorough(resolved)}
+    quotes["measured"] = studio.estimates.thorough(resolved, measure=True)
     run = studio.runs.prepare(config)
     studio.runs.execute(run.path)
     done = studio.runs.get(run.id)
-    return {
-        "rough": rough.seconds,
-        "measured": measured.seconds,
-        "took": done.seconds,
-        "others": done.result["others_share"],
-    }
+    took = {"took": done.result[figure] if figure in done.result else getattr(done, figure)}
+    return (
+        took
+        | {kind: getattr(quote, figure) for kind, quote in quotes.items()}
+        | {"others": done.result["others_share"]}
+    )
 
 
 def main() -> None:
@@ -83,33 +83,32 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS)
     parser.add_argument("--models", nargs="+", default=("starter", *RANDOM))
-    parser.add_argument("--time", type=int, metavar="STEPS", default=0)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--time", action="store_true")
     wanted = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        studio = Studio()
-        starter = Path(studio.models.fetch_starter().path)
-        bases = {kind: kind if kind == "starter" else str(model(kind, starter, Path(folder))) for kind in wanted.models}
-        second = "measured" if wanted.time else "traced"
-        errors: dict[str, list[float]] = {"rough": [], second: []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        starter = Path(Studio(folder / "models").models.fetch_starter().path)
+        bases = {kind: starter if kind == "starter" else model(kind, starter, folder) for kind in wanted.models}
+        errors: dict[str, list[float]] = {"rough": [], "traced": [], "measured": []}
         out = sys.stdout
-        took = "s | others' share" if wanted.time else "GB"
-        out.write(f"| model | method | tokens at once | took, {took} | rough | {second} |\n")
-        out.write(f"| --- | --- | --- | --- | --- | --- |{' --- |' if wanted.time else ''}\n")
-        for length, (name, base), method in product(wanted.lengths, bases.items(), wanted.methods):
-            if wanted.time:
-                found = clock(studio, base, wanted.rows, method, length, wanted.time)
-                size = f"{found['took']:.0f} | {found['others']:.0%}"
-            else:
-                found = measure(studio, base, wanted.rows, method, length)
-                size = f"{found['took'] / 1e9:.2f}"
-            for kind, those in errors.items():
-                those.append(100 * (found[kind] / found["took"] - 1))
+        out.write(f"| model | method | tokens at once | took, {'s' if wanted.time else 'GB'} | others' share")
+        out.write(" | rough | traced | measured |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
+        for number, (length, (kind, base), method) in enumerate(product(wanted.lengths, bases.items(), wanted.methods)):
+            home = folder / f"home-{number}"
+            found = (clock if wanted.time else memory)(
+                Studio(home), str(base), wanted.rows, method, length, wanted.steps
+            )
+            shutil.rmtree(home)
+            took = f"{found['took']:.0f}" if wanted.time else f"{found['took'] / 1e9:.2f}"
+            for way, those in errors.items():
+                those.append(100 * (found[way] / found["took"] - 1))
             said = " | ".join(f"{those[-1]:+.1f} %" for those in errors.values())
-            out.write(f"| {name} | {method} | {length} | {size} | {said} |\n")
+            out.write(f"| {kind} | {method} | {length} | {took} | {found['others']:.0%} | {said} |\n")
             out.flush()
-        for kind, those in errors.items():
+        for way, those in errors.items():
             sizes = [abs(each) for each in those]
-            out.write(f"{kind}: median error {statistics.median(sizes):.1f} %, largest {max(sizes):.1f} %\n")
+            out.write(f"{way}: median error {statistics.median(sizes):.1f} %, largest {max(sizes):.1f} %\n")
 
 
 if __name__ == "__main__":
