@@ -173,7 +173,7 @@ class Known:
         elif status is Status.INTERRUPTED and progress.saved:
             hint = f"The adapter was saved before: {self.path / 'adapter'} can be used by its path."
         if "memory" in error and (said := quoted(str(self.path), self.constant["created"])):
-            error = f"{error} Foretold were {size(said.peak_memory_bytes)}."
+            error = f"{error} {size(said.peak_memory_bytes)} had been foretold."
         return Run(
             **self.constant,
             status=status,

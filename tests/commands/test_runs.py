@@ -48,12 +48,12 @@ def test_an_adapter_is_shown_with_its_comparison(call: Call, trained: dict[str, 
 
 
 def test_a_failed_run_tells_why_wherever_it_is_shown(call: Call, rows: Path) -> None:
-    plan = [played.STARTED, {"emit": {"type": "failed", "message": "No memory.", "hint": "Use QLoRA."}}]
+    plan = [played.STARTED, {"emit": {"type": "failed", "message": "It broke.", "hint": "Use QLoRA."}}]
     call(*BASICS, rows, plan=plan)
-    assert "Failed. No memory. Use QLoRA." in call("runs", "show", "support-desk-1").stdout
+    assert "Failed. It broke. Use QLoRA." in call("runs", "show", "support-desk-1").stdout
     tail = call("runs", "tail", "support-desk-1")
     assert tail.exit_code == 1
-    assert "No memory." in tail.stderr
+    assert "It broke." in tail.stderr
 
 
 def test_tail_shows_a_run_from_its_beginning(call: Call, trained: dict[str, Any]) -> None:

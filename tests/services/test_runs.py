@@ -288,7 +288,7 @@ def test_memory_that_ran_out_is_told_with_what_was_foretold(runs, config):
     Path(run.path, "checkpoints", "step-3").mkdir(parents=True)
     runs.start(run.id)
     ended = over(runs, run.id)
-    assert ended.error.endswith("most often for lack of memory. Foretold were 2.5 GB.")
+    assert ended.error.endswith("most often for lack of memory. 2.5 GB had been foretold.")
     assert ended.hint == "It can be resumed after step 3, best with half the train.batch_tokens."
 
 
