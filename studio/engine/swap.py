@@ -48,10 +48,12 @@ class Table:
 class _Shared:
     """What all layers look at."""
 
-    __slots__ = ("current",)
+    __slots__ = ("current", "seen", "wide")
 
     def __init__(self) -> None:
         self.current: list[Part | None] | None = None  # by the layer's number; None: the base alone
+        self.seen: torch.Tensor | None = None  # what a layer was given last, and the same in fp32:
+        self.wide: torch.Tensor | None = None  # query, key and value are made of one input, gate and up too
 
 
 class Swap:
@@ -161,7 +163,10 @@ def _part(name: str, layer: torch.nn.Linear, pair: dict[str, torch.Tensor], conf
     if {key: tuple(value.shape) for key, value in pair.items()} != shapes:
         raise MisfitError(f"{name} is {layer.in_features} → {layer.out_features}")
     down, up = (pair[key].to(layer.weight.device, torch.float32) for key in "AB")
-    return down, up, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    if math.frexp(scale)[0] == 0.5:  # a power of two, by which nothing is rounded: once here instead of at each token
+        return down, up * scale, 1.0
+    return down, up, scale
 
 
 def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
@@ -190,11 +195,14 @@ def _forward(layer: Any, number: int, shared: _Shared) -> Any:
         part = shared.current and shared.current[number]
         if part:
             down, up, scale = part
-            hidden = linear(x.to(torch.float32), down)
+            if x is not shared.seen:
+                shared.seen, shared.wide = x, x.to(torch.float32)
+            hidden = linear(shared.wide, down)
             if isinstance(scale, torch.Tensor):
                 return result.add_(linear(hidden.mul_(scale), up))
             # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
-            result.add_(linear(hidden, up).mul_(scale))
+            added = linear(hidden, up)
+            result.add_(added if scale == 1 else added.mul_(scale))
         return result
 
     return forward
