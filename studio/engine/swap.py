@@ -48,12 +48,12 @@ class Table:
 class _Shared:
     """What all layers look at."""
 
-    __slots__ = ("current", "seen", "wide")
+    __slots__ = ("current", "seen")
 
     def __init__(self) -> None:
         self.current: list[Part | None] | None = None  # by the layer's number; None: the base alone
-        self.seen: torch.Tensor | None = None  # what a layer was given last, and the same in fp32:
-        self.wide: torch.Tensor | None = None  # query, key and value are made of one input, gate and up too
+        # what a layer was given last, and the same in fp32: query, key and value are made of one input, gate and up too
+        self.seen: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 class Swap:
@@ -195,9 +195,9 @@ def _forward(layer: Any, number: int, shared: _Shared) -> Any:
         part = shared.current and shared.current[number]
         if part:
             down, up, scale = part
-            if x is not shared.seen:
-                shared.seen, shared.wide = x, x.to(torch.float32)
-            hidden = linear(shared.wide, down)
+            if shared.seen is None or shared.seen[0] is not x:
+                shared.seen = x, x.to(torch.float32)
+            hidden = linear(shared.seen[1], down)
             if isinstance(scale, torch.Tensor):
                 return result.add_(linear(hidden.mul_(scale), up))
             # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
