@@ -111,7 +111,7 @@ KINDS = {
     "label-imbalance": Kind(
         "Rare labels",
         "The model sees them so seldom that it will rarely give them.",
-        "Better: add examples of them. Or keep only the first rows of the frequent ones.",
+        "Keep only the first rows of the frequent ones. To add examples of the rare ones is better.",
     ),
 }
 SAME_REPAIR = {"leakage": "near-duplicates"}

@@ -60,7 +60,7 @@ def build(studio: Studio, shell: Shell) -> Tab:
         back = gr.Button("All data", size="sm", elem_classes="back", scale=0, min_width=80)
         block(head("Add data", WHERE))
         said = block()
-        members = gr.Dropdown([], label="Which of its files?", visible=False, interactive=True)
+        members = gr.Dropdown([], label="Which of its files?", visible=False, interactive=True, elem_classes="narrow")
         drop = gr.File(label="Data file", show_label=False, height=180, elem_id="drop")
         block(muted(KINDS))
         with gr.Row(elem_classes="inline"):
