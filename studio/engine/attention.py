@@ -1,7 +1,9 @@
 """Attention over packed rows: several examples side by side in one row, none sees another."""
 
+import contextlib
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -180,3 +182,18 @@ AttentionInterface.register(NAME, attend)
 def packable(config: Any) -> bool:
     """Whether rows may be packed for this architecture: no other was tried, and none may drop attention."""
     return config.model_type in ARCHITECTURES and not getattr(config, "attention_dropout", 0)
+
+
+@contextlib.contextmanager
+def through(model: Any, packed: bool) -> Iterator[None]:
+    """Attend within packed rows, or as transformers would with a mask, whatever the model is set to; then as before.
+
+    The mask is made for the implementation that is set: for packed rows there is none, so that an answer beside
+    padding would see it, and scores would be neither capped nor kept within their window.
+    """
+    usual = model.config._attn_implementation
+    model.set_attn_implementation(NAME if packed else "sdpa" if model._supports_sdpa else "eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)

@@ -174,9 +174,6 @@ def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable
     found = [np.zeros(0)] * len(rows)
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     side_by_side = attention.packable(inner.config) and not lora.virtual_tokens(model)
-    usual = inner.config._attn_implementation
-    if side_by_side:
-        inner.set_attn_implementation(attention.NAME)
     left, groups = sorted(range(len(rows)), key=lambda i: -len(rows[i])), []
     while left:
         number = max(1, BATCH_TOKENS // len(rows[left[0]]))
@@ -190,12 +187,12 @@ def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable
         return loss.per_token(model, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
 
     done = 0
-    for group, losses in zip(groups, _lanes(model, device).map(measured, groups), strict=True):
-        for i, part in zip(group, losses.split([np.count_nonzero(rows[i].trained[1:]) for i in group]), strict=True):
-            found[i] = part.double().cpu().numpy()
-        told(done := done + len(group), len(rows))
-    if side_by_side:
-        inner.set_attn_implementation(usual)
+    with attention.through(inner, side_by_side):
+        for group, losses in zip(groups, _lanes(model, device).map(measured, groups), strict=True):
+            lengths = [np.count_nonzero(rows[i].trained[1:]) for i in group]
+            for i, part in zip(group, losses.split(lengths), strict=True):
+                found[i] = part.double().cpu().numpy()
+            told(done := done + len(group), len(rows))
     return found
 
 
@@ -233,10 +230,11 @@ def answer_all(
         return out[:, batch["input_ids"].shape[1] :]
 
     done = 0
-    for group, out in zip(groups, lanes.map(answered, batches), strict=True):
-        for i, text in zip(group, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
-            said[i] = text.strip()
-        told(done := done + len(group), len(prompts))
+    with attention.through(model.get_base_model() if hasattr(model, "get_base_model") else model, packed=False):
+        for group, out in zip(groups, lanes.map(answered, batches), strict=True):
+            for i, text in zip(group, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
+                said[i] = text.strip()
+            told(done := done + len(group), len(prompts))
     return said
 
 

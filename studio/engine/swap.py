@@ -163,10 +163,7 @@ def _part(name: str, layer: torch.nn.Linear, pair: dict[str, torch.Tensor], conf
     if {key: tuple(value.shape) for key, value in pair.items()} != shapes:
         raise MisfitError(f"{name} is {layer.in_features} → {layer.out_features}")
     down, up = (pair[key].to(layer.weight.device, torch.float32) for key in "AB")
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    if math.frexp(scale)[0] == 0.5:  # a power of two, by which nothing is rounded: once here instead of at each token
-        return down, up * scale, 1.0
-    return down, up, scale
+    return down, up, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
 
 
 def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
@@ -202,7 +199,8 @@ def _forward(layer: Any, number: int, shared: _Shared) -> Any:
                 return result.add_(linear(hidden.mul_(scale), up))
             # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
             added = linear(hidden, up)
-            result.add_(added if scale == 1 else added.mul_(scale))
+            # By a power of two nothing is rounded, so that it may be taken in the sum.
+            return result.add_(added, alpha=scale) if math.frexp(scale)[0] == 0.5 else result.add_(added.mul_(scale))
         return result
 
     return forward

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -213,7 +214,7 @@ def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterabl
     if len(paid := {quote.currency for quote in quotes if quote and quote.cost is not None}) == 1:
         currency, costs = paid.pop(), [each and each.cost for each in spent]
         yield measured_row("Cost", costs, partial(words.price, currency=currency), whole)
-        finely: Callable[[float], str] = ("{:.2g} " + currency).format  # small, and to be told apart
+        finely = partial(_finely, currency=currency)
         passes = [side.passes for side in sides]
         points = [(run.result.get("closing") or {}).get("score") or 0 for run in runs]
         yield measured_row("Cost of a pass over the data", list(map(_per, costs, passes)), finely, min)
@@ -222,6 +223,11 @@ def _results(sides: Sequence[Side], same_rows: bool, same_base: bool) -> Iterabl
     yield measured_row("Tokens a second", speed, words.count, max)
     memory = [run.result.get("peak_memory_bytes") or run.memory_bytes for run in runs]
     yield measured_row("Memory, highest", memory, words.size, min)
+
+
+def _finely(cost: float, currency: str) -> str:
+    """Two digits of a small cost, which are to be told apart: 0.000012 EUR."""
+    return f"{Decimal(f'{cost:.2g}'):f} {currency}"
 
 
 def _per(cost: float | None, amount: float) -> float | None:

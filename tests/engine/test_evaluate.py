@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from studio.domain.events import Finished, parse
-from studio.engine import evaluate, tokens, train
+from studio.engine import attention, evaluate, models, tokens, train
 from studio.engine.report import Reporter
 from tests.engine.conftest import EXAMPLES, make_model, talk
 
@@ -84,3 +85,29 @@ def test_an_answer_is_also_asked_of_another_question_with_another_answer(tiny):
     assert "Why?" in tokenizer.decode(other.ids)
     assert evaluate.swapped_rows(tokenizer, [talk("How?", "So.")], 256) == []
     assert evaluate.swapped_rows(tokenizer, [{"text": "a"}], 256) == []
+
+
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma2"])
+def test_who_trains_on_packed_rows_answers_beside_padding_as_alone(tmp_path, kind):
+    """An attention without a mask of its own is given none: it would see neither padding nor a window."""
+    window = {} if kind == "llama" else {"sliding_window": 12}
+    base = make_model(tmp_path / kind, kind, initializer_range=0.3, **window)
+    tokenizer, cpu = tokens.load_tokenizer(base), torch.device("cpu")
+    model = models.load_base(base, "none", torch.float32, cpu).eval()
+    asked = ["sky", "Where is my parcel? It is with the courier, and it will arrive tomorrow."]
+    prompts = [tokens.question(tokenizer, talk(text, "")) for text in asked]
+    alone = [evaluate.answer_all(model, tokenizer, [each], 8, cpu, lambda done, total: None)[0] for each in prompts]
+    model.set_attn_implementation(attention.NAME)
+    assert evaluate.answer_all(model, tokenizer, prompts, 8, cpu, lambda done, total: None) == alone
+    assert model.config._attn_implementation == attention.NAME
+
+
+def test_capped_scores_train_with_questions_asked_on_the_way(tmp_path, make_run):
+    settings = ["train.max_steps=2", "evaluate.samples=2", "evaluate.every=1"]
+    directory = make_run(make_model(tmp_path / "capped", "gemma2"), *settings)
+    train.run(directory, Reporter(directory))
+    assert [
+        event
+        for event in map(parse, (directory / "events.jsonl").read_bytes().splitlines())
+        if isinstance(event, Finished)
+    ]

@@ -13,7 +13,7 @@ from studio.domain.document import to_yaml
 from studio.domain.errors import StudioError
 from studio.domain.events import AnyEvent, Evaluated, Started, Step
 from studio.domain.records import Run, Status
-from studio.services.compare import Comparison, Row, Side, compare, load, settings, value_at
+from studio.services.compare import Comparison, Row, Side, _finely, compare, load, settings, value_at
 from studio.services.curve import Curve
 from tests.ui.test_quote import quote
 
@@ -154,6 +154,11 @@ def test_electricity_and_cost_stand_beside_where_they_were_quoted(tmp_path: Path
     assert row(found, "Cost of a point of the score").best == [1]
     with pytest.raises(StopIteration):
         row(compare([side("a-1"), side("a-2")]), "Cost")
+
+
+@pytest.mark.parametrize(("cost", "said"), [(1.2345e-5, "0.000012 EUR"), (0.5, "0.5 EUR"), (1234.5, "1200 EUR")])
+def test_a_small_cost_is_told_without_an_exponent(cost: float, said: str) -> None:
+    assert _finely(cost, "EUR") == said
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9), st.floats(0, 1))

@@ -57,7 +57,7 @@ def settled(
     return flat(config.model_dump(exclude={"name", "profile"})), reasons
 
 
-@pytest.mark.spec("U21.5", "U4.2")
+@pytest.mark.spec("U21.5")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["chat", "text"])
 @pytest.mark.parametrize("card", [True, False])

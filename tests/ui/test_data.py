@@ -12,6 +12,7 @@ import pytest
 from studio.services import datasets
 from studio.studio import Studio
 from studio.ui import data
+from studio.ui.app import create, serve
 from studio.ui.data import FILE, NEW, UNUSED
 
 QUESTION, ANSWER, TEXT = "Question", "Answer", "Text"
@@ -244,3 +245,24 @@ def test_a_finding_is_repaired_in_what_is_kept(view: Any, studio: Studio, tmp_pa
     view.refresh(dataset.id)
     assert "When it was added: encoding, 1 row; empty-answer, 1 row" in view.seen()
     assert "Characters read in a wrong encoding" not in view.seen()
+
+
+def test_a_file_of_an_archive_is_chosen_and_trained_on(studio: Studio, browser: Any, tickets: Path) -> None:
+    packed = tickets.parent / "packed.zip"
+    with zipfile.ZipFile(packed, "w") as made:
+        made.write(tickets, "tickets.csv")
+        made.write(datasets.sample_path(), "more/support.csv")
+    demo = serve(studio, create(studio), browser=False)
+    try:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{str(demo.local_url).rstrip('/')}/?view=data")
+        page.get_by_role("heading", name="Add data").wait_for()
+        page.locator("input[type=file]").first.set_input_files(packed)
+        page.get_by_label(WHICH).first.click()
+        page.get_by_role("option", name="more/support.csv").click()
+        page.get_by_role("button", name=TRAIN).click()
+        page.wait_for_url("**/?view=train*")
+        assert [each.name for each in studio.datasets.list()] == ["support"]
+        page.close()
+    finally:
+        demo.close()
