@@ -133,16 +133,23 @@ class Pipeline:
 
     def _load_other(self, adapter: Path) -> None:
         kind = gate.adapter(adapter)["peft_type"]
+        if self.swap.packed:
+            self._renew()
         try:
             with _fitting(adapter):
                 self.others.load(adapter, kind)
         except ModelError:
             if not self.others.loaded:  # peft has put half an adapter into the base
-                base, before = self._base(), self.active
-                self.swap.wrap(base)
-                self.others, self.active = PeftSwitch(base), None
-                self.select(before)
+                self._renew()
             raise
+
+    def _renew(self) -> None:
+        """Load the base afresh, with weights that peft can read; who is active stays so."""
+        before, self.active = self.active, None
+        base = self._base()
+        self.swap.wrap(base, whole=True)
+        self.others = PeftSwitch(base)
+        self.select(before)
 
     def answer(self, messages: list[dict[str, str]], **options: Any) -> Iterator[str | dict[str, Any]]:
         """Yield the answer of who is active: its text in pieces, then its figures; options as in `answers`.

@@ -94,11 +94,15 @@ def load_base(folder: Path, quantization: str, dtype: torch.dtype, device: torch
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     if quantization != "none" and device.type == "cpu":
-        # what was not made smaller still lies in the mapped file, which so would stay in memory with all it was made of
-        for value in model.parameters():
-            if value.is_floating_point():
-                value.data = value.data.clone()
+        leave_file(model)
     return model.requires_grad_(False).eval()
+
+
+def leave_file(model: torch.nn.Module) -> None:
+    """Copy what still lies in the mapped file, which so would stay in memory with all that something else was made of."""
+    for value in model.parameters():
+        if value.is_floating_point():
+            value.data = value.data.clone()
 
 
 def _finite(model: torch.nn.Module, folder: Path) -> None:

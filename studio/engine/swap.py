@@ -8,7 +8,9 @@ import json
 import math
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,8 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from peft.utils.transformers_weight_conversion import get_checkpoint_conversion_mapping
 from torch.nn import functional
+
+from studio.engine import models, packed_weight
 
 KEEP, ROOM = 64, 1 << 30  # adapters held in memory, and bytes of them; those unused for longest go first
 RANK, ALPHA = ("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")
@@ -29,8 +33,9 @@ IDLE |= {"task_type", "bias", "init_lora_weights", "megatron_core", "qalora_grou
 IDLE |= {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}
 WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
-# A [r, in], B [out, r], scale; that of several adapters side by side is a tensor
-Part = tuple[torch.Tensor, torch.Tensor, float | torch.Tensor]
+# Aᵀ [in, r], Bᵀ [r, out], scale; that of several adapters side by side is a tensor. Last the scale where it may be taken
+# in the sum, as nothing is rounded by a power of two; 0 where it may not.
+Part = tuple[torch.Tensor, torch.Tensor, float | torch.Tensor, float]
 
 
 class MisfitError(ValueError):
@@ -52,7 +57,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.current: list[Part | None] | None = None  # by the layer's number; None: the base alone
-        # what a layer was given last, and the same in fp32: query, key and value are made of one input, gate and up too
+        # what a layer was given last, and its rows in fp32: query, key and value are made of one input, gate and up too
         self.seen: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
@@ -64,16 +69,27 @@ class Swap:
         self.tables: OrderedDict[Path, Table] = OrderedDict()  # by folder, least recently used first
         self.wrap(model)
 
-    def wrap(self, model: Any) -> None:
-        """Let the layers of this base, or of a fresh copy of it, look here. To be done before peft changes it."""
+    def wrap(self, model: Any, whole: bool = False) -> None:
+        """Let the layers of this base, or of a fresh copy of it, look here. To be done before peft changes it.
+
+        Where a processor computes faster with packed weights they take the place of the layers' own, unless it is to
+        stay `whole`: other kinds of adapters need to read the weights.
+        """
         parts = dict(model.named_modules())
         linear: dict[str, Any] = {name: part for name, part in parts.items() if type(part) is torch.nn.Linear}
         self.names, self.linear = list(parts), linear
         self.targets: dict[str, list[str]] = {}
         # Some architectures store weights under other names than their modules': peft translates them.
         self.translated = get_checkpoint_conversion_mapping(model.config.model_type) is not None
+        self.device = model.device
+        self.packed = not whole and any(packed_weight.packs(layer) for layer in linear.values())
         for number, layer in enumerate(linear.values()):
-            layer.forward = _forward(layer, number, self.shared)
+            product = partial(functional.linear, weight=layer.weight, bias=layer.bias)
+            if self.packed and packed_weight.packs(layer):
+                product, layer.weight = packed_weight.product_of(layer), None
+            layer.forward = _forward(product, number, self.shared)
+        if self.packed:
+            models.leave_file(model)
 
     def load(self, adapter: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> bool:
         """Hold an adapter, without using it. Return False where it is no plain LoRA; raise MisfitError.
@@ -94,7 +110,8 @@ class Swap:
         if set(targets) != set(pairs):
             raise MisfitError(f"weights for {len(pairs)} layers, {len(targets)} are named by its settings")
         parts = [
-            _part(name, layer, pairs[name], config) if name in pairs else None for name, layer in self.linear.items()
+            _part(name, layer, pairs[name], config, self.device) if name in pairs else None
+            for name, layer in self.linear.items()
         ]
         self.tables[adapter] = Table(parts, sum(part[0].nbytes + part[1].nbytes for part in parts if part))
         return True
@@ -156,14 +173,21 @@ def _choice(config: dict[str, Any], names: tuple[str, str], layer: str) -> Any:
     return choices.get(get_pattern_key([key for key in choices if key], layer), choices[""])
 
 
-def _part(name: str, layer: torch.nn.Linear, pair: dict[str, torch.Tensor], config: dict[str, Any]) -> Part:
+def _part(
+    name: str,
+    layer: torch.nn.Linear,
+    pair: dict[str, torch.Tensor],
+    config: dict[str, Any],
+    device: torch.device,
+) -> Part:
     """Return what the layer adds: A and B in fp32, as peft has them on any base, and the scale."""
     rank, alpha = _choice(config, RANK, name), _choice(config, ALPHA, name)
     shapes = {"A": (rank, layer.in_features), "B": (layer.out_features, rank)}
     if {key: tuple(value.shape) for key, value in pair.items()} != shapes:
         raise MisfitError(f"{name} is {layer.in_features} → {layer.out_features}")
-    down, up = (pair[key].to(layer.weight.device, torch.float32) for key in "AB")
-    return down, up, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    down, up = (pair[key].to(device, torch.float32) for key in "AB")
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    return down.t(), up.t(), scale, scale if abs(math.frexp(scale)[0]) == 0.5 else 0.0
 
 
 def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
@@ -174,33 +198,32 @@ def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
     there = [(row, part) for row, part in enumerate(parts) if part]
     if not there:
         return None
-    down, up = torch.cat([part[0] for _, part in there]), torch.cat([part[1] for _, part in there], 1)
-    owned = down.new_zeros(len(parts), 1, len(down))  # [B, 1, sum of ranks]
+    down, up = torch.cat([part[0] for _, part in there], 1), torch.cat([part[1] for _, part in there])
+    owned = down.new_zeros(len(parts), 1, len(up))  # [B, 1, sum of ranks]
     begin = 0
     for row, part in there:
-        owned[row, :, begin : begin + len(part[0])] = part[2]
-        begin += len(part[0])
-    return down, up, owned
+        owned[row, :, begin : begin + len(part[1])] = part[2]
+        begin += len(part[1])
+    return down, up, owned, 1.0
 
 
-def _forward(layer: Any, number: int, shared: _Shared) -> Any:
-    """Return a forward for the layer that adds what the adapter in use adds."""
-    weight, bias, linear = layer.weight, layer.bias, functional.linear
+def _forward(product: Callable[[torch.Tensor], torch.Tensor], number: int, shared: _Shared) -> Any:
+    """Return a forward for a layer that adds what the adapter in use adds to its own product."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:  # [B, T, in] → [B, T, out]
-        result = linear(x, weight, bias)
-        part = shared.current and shared.current[number]
-        if part:
-            down, up, scale = part
-            if shared.seen is None or shared.seen[0] is not x:
-                shared.seen = x, x.to(torch.float32)
-            hidden = linear(shared.seen[1], down)
-            if isinstance(scale, torch.Tensor):
-                return result.add_(linear(hidden.mul_(scale), up))
-            # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
-            added = linear(hidden, up)
-            # By a power of two nothing is rounded, so that it may be taken in the sum.
-            return result.add_(added, alpha=scale) if math.frexp(scale)[0] == 0.5 else result.add_(added.mul_(scale))
+        result = product(x)
+        if shared.current is None or (part := shared.current[number]) is None:
+            return result
+        down, up, scale, alpha = part
+        seen = shared.seen
+        if seen is None or seen[0] is not x:
+            seen = shared.seen = x, x.reshape(-1, x.shape[-1]).to(torch.float32)
+        hidden = seen[1].mm(down)
+        if isinstance(scale, torch.Tensor):
+            hidden.view(*x.shape[:-1], -1).mul_(scale)
+        # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
+        added = hidden.mm(up)
+        result.view(added.shape).add_(added if alpha else added.mul_(scale), alpha=alpha or 1)
         return result
 
     return forward
