@@ -19,6 +19,9 @@ from transformers import (
 )
 from transformers.generation.utils import ALL_CACHE_NAMES
 
+from studio.engine.cache import grow
+
+LEFT = 0.75  # share of a batch's rows at which the others are left out: each time, what is kept is copied
 TOP_K = 50  # tokens to draw from, transformers' own default
 Choose = Callable[[torch.Tensor], torch.Tensor]  # logits [B, V] → tokens [B, 1]
 
@@ -33,11 +36,13 @@ def decode(
     top_p: float,
     seed: int | None,
     going: list[bool] | None = None,
+    shrink: bool = False,
 ) -> Iterator[list[int | None]]:
     """Yield the next token of each prompt, None for those that have ended, until all have or there are `room`.
 
     A row draws from random numbers of its own, so it says what it would say alone. `going` says which have not ended:
-    whoever reads may end one there too.
+    whoever reads may end one there too. With `shrink` rows that have ended are left out of the batch, which is for
+    rows that are computed alike, and greedy ones.
     """
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)  # [B, T]
@@ -52,15 +57,26 @@ def decode(
     options: dict[str, Any] = {"use_cache": True} | ({"logits_to_keep": 1} if "logits_to_keep" in known else {})
     past: dict[str, Any] = {}
     going = [True] * len(prompts) if going is None else going
-    for _ in range(room):
+    rows = list(range(len(prompts)))  # those that are in the batch
+    for turn in range(room):
         ids, past = _step(model, ids, mask, options | past, choose)
-        found = [token if alive else None for token, alive in zip(ids[:, 0].tolist(), going, strict=True)]
+        said = dict(zip(rows, ids[:, 0].tolist(), strict=True))
+        found = [said.get(row) if alive else None for row, alive in enumerate(going)]
         yield found
         going[:] = [alive and token not in stops for token, alive in zip(found, going, strict=True)]
         if not any(going):
             return
         model = base
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1) if mask is not None else None
+        if turn == 0:
+            shrink &= grow(past)
+        left = [place for place, row in enumerate(rows) if going[row]]
+        if shrink and len(left) <= LEFT * len(rows):
+            chosen = torch.tensor(left, device=ids.device)
+            for cache in past.values():
+                cache.batch_select_indices(chosen)
+            rows, ids = [rows[place] for place in left], ids[chosen]
+            mask = mask[chosen] if mask is not None else None
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1) if mask is not None else None
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Base against adapter: the loss of held-out rows and of general texts, and the answers they write themselves."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import peft
 import torch
 
-from studio.engine import attention, gate, generate, lora, loss, memory, models, parallel, tokens
+from studio.engine import attention, gate, generate, lora, loss, memory, models, parallel, swap, tokens
+from studio.engine.decode import decode
 from studio.engine.general import General
 from studio.engine.general import report as general_report
 from studio.engine.lanes import LEAST, Lanes, lanes_for
@@ -23,7 +25,7 @@ SAMPLES = 20  # answers kept to be read
 SWAPPED_ROWS = 48  # answers that are also measured after another row's question
 LOSS_ROWS = 200  # rows whose loss is compared at the end of a run; `evaluate` takes all
 BATCH_TOKENS = 1024
-BATCH_ANSWERS = 8
+BATCH_ANSWERS, CACHE = 16, 0.5e9  # answered at once in a lane at most; bytes of keys and values in all lanes
 
 
 def run(directory: Path, reporter: Reporter) -> None:
@@ -88,13 +90,11 @@ def compare(
     asked = [example for example, _ in usable if "messages" in example and example["messages"][-1]["content"]][:answers]
 
     phase("Loading the model to compare")
-    model: Any = models.load_base(folder, quantization, dtype, torch.device("cpu") if shared else device)
-    if adapter:
-        gate.adapter(adapter)
-        model = peft.PeftModel.from_pretrained(model, str(adapter))
-    if shared:
-        parallel.shard(model, memory.layers_of(model), device)
-    model.eval()
+    pipeline: Any = (
+        _Parts(folder, quantization, dtype, device, adapter)
+        if shared
+        else generate.Pipeline(folder, quantization, dtype, device, whole=not _plain(adapter))
+    )
     expected = [example["messages"][-1]["content"] for example in asked]
     prompts = [tokens.question(tokenizer, example) for example in asked]
     longest = max((len(ids) for ids in tokenizer(expected)["input_ids"]), default=0) if expected else 0
@@ -107,14 +107,16 @@ def compare(
     for side in ("base", "adapter") if adapter else ("base",):
         words = "the base model" if side == "base" else "the adapter"
         told = partial(phase, f"Measuring {words}", unit="rows")
-        with generate.without_adapter(model) if side == "base" else torch.no_grad():
-            losses = row_losses(model, measured, device, told)
-            swapped = swapped_losses(model, swaps, device) if side == "adapter" or repeats(answered) else None
-            if known:
-                told = partial(phase, f"Measuring {words} on general texts", unit="texts")
-                knows[side] = known.side(row_losses(model, known.rows, device, told))
-            told = partial(phase, f"Asking {words}", unit="questions")
-            said = answer_all(model, tokenizer, prompts, room, device, told)
+        pipeline.select(adapter if side == "adapter" else None)
+        model = pipeline.model
+        losses = row_losses(model, measured, device, told)
+        found = dict(zip(map(_key, measured), losses, strict=True))
+        swapped = swapped_losses(model, swaps, device, found) if side == "adapter" or repeats(answered) else None
+        if known:
+            told = partial(phase, f"Measuring {words} on general texts", unit="texts")
+            knows[side] = known.side(row_losses(model, known.rows, device, told))
+        told = partial(phase, f"Asking {words}", unit="questions")
+        said = answer_all(model, tokenizer, prompts, room, device, told)
         sides[side] = {
             "sums": np.array([each.sum() for each in losses]),
             "counts": np.array([len(each) for each in losses], float),
@@ -134,6 +136,30 @@ def compare(
         for i, example in enumerate(asked[:samples])
     ]
     return result
+
+
+class _Parts:
+    """A base of which each process of the run holds a part, with the adapter that `select` switches on and off."""
+
+    def __init__(
+        self, folder: Path, quantization: str, dtype: torch.dtype, device: torch.device, adapter: Path | None
+    ) -> None:
+        self.model: Any = models.load_base(folder, quantization, dtype, torch.device("cpu"))
+        if adapter:
+            gate.adapter(adapter)
+            self.model = peft.PeftModel.from_pretrained(self.model, str(adapter))
+        parallel.shard(self.model, memory.layers_of(self.model), device)
+        self.model.eval()
+        self.silence = contextlib.ExitStack()
+
+    def select(self, adapter: Path | None) -> None:
+        self.silence.close()
+        if not adapter:
+            self.silence.enter_context(generate.without_adapter(self.model))
+
+
+def _plain(adapter: Path | None) -> bool:
+    return adapter is None or swap.plain(gate.adapter(adapter))
 
 
 def single_answers(examples: list[dict[str, Any]]) -> list[str]:
@@ -161,12 +187,21 @@ def swapped_rows(tokenizer: Any, examples: list[dict[str, Any]], limit: int) -> 
 
 
 def swapped_losses(
-    model: Any, pairs: list[tuple[Row, Row]], device: torch.device
+    model: Any, pairs: list[tuple[Row, Row]], device: torch.device, known: dict[bytes, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the loss of answers after their own question and after another's, and their tokens."""
-    losses = row_losses(model, [row for pair in pairs for row in pair], device, lambda done, total: None)
-    sums = np.array([each.sum() for each in losses])
-    return sums[::2], sums[1::2], np.array([len(each) for each in losses[::2]], float)
+    """Return the loss of answers after their own question and after another's, and their tokens.
+
+    `known` are rows that have been measured: where a row has one answer, its own is among them.
+    """
+    keys = [_key(row) for pair in pairs for row in pair]
+    new = {key: row for key, row in zip(keys, (row for pair in pairs for row in pair), strict=True) if key not in known}
+    known = known | dict(zip(new, row_losses(model, list(new.values()), device, lambda done, total: None), strict=True))
+    sums = np.array([known[key].sum() for key in keys])
+    return sums[::2], sums[1::2], np.array([len(known[key]) for key in keys[::2]], float)
+
+
+def _key(row: Row) -> bytes:
+    return row.ids.tobytes() + row.trained.tobytes()
 
 
 def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable[[int, int], None]) -> list[np.ndarray]:
@@ -201,41 +236,40 @@ def answer_all(
 ) -> list[str]:
     """Answer every prompt greedily, in batches of like length; at most `room` tokens each."""
     said = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    lanes = _lanes(model, device)
-    # Beside padding, learned tokens would stand at a distance from the text at which they were not trained.
-    virtual = lora.virtual_tokens(model)
-    rounds = -(-len(prompts) // (BATCH_ANSWERS * lanes.number))
-    together = 1 if virtual else -(-len(prompts) // max(1, rounds * lanes.number))
-    groups = [order[start : start + together] for start in range(0, len(order), max(1, together))]
-    inner = model if virtual or not hasattr(model, "get_base_model") else model.get_base_model()
-    batches = [
-        tokenizer(
-            [prompts[i] for i in group],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-        ).to(device)
-        for group in groups
-    ]
+    asked = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(asked[i]))
+    lanes, stops = _lanes(model, device), generate.stops_of(model, tokenizer)
+    together = _together(model, len(prompts), max(map(len, asked), default=0) + room, lanes.number)
+    groups = [order[start : start + together] for start in range(0, len(order), together)]
 
-    @torch.no_grad()
-    def answered(batch: Any) -> torch.Tensor:
-        out = inner.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            generation_config=generate.settings(model, tokenizer, room),
-        )
-        return out[:, batch["input_ids"].shape[1] :]
+    def answered(group: list[int]) -> list[list[int]]:
+        answers: list[list[int]] = [[] for _ in group]
+        rows = [asked[i] for i in group]
+        for found in decode(model, rows, room=room, stops=stops, temperature=0, top_p=1, seed=None, shrink=True):
+            for answer, token in zip(answers, found, strict=True):
+                answer += [] if token is None else [token]
+        return answers
 
     done = 0
     with attention.through(model.get_base_model() if hasattr(model, "get_base_model") else model, packed=False):
-        for group, out in zip(groups, lanes.map(answered, batches), strict=True):
+        for group, out in zip(groups, lanes.map(answered, groups), strict=True):
             for i, text in zip(group, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
                 said[i] = text.strip()
             told(done := done + len(group), len(prompts))
     return said
+
+
+def _together(model: Any, prompts: int, length: int, lanes: int) -> int:
+    """How many prompts are answered at once in each lane, so that all lanes have as many and the memory is enough."""
+    if lora.virtual_tokens(model):
+        return 1  # beside padding, they would stand at a distance from the text at which they were not trained
+    sizes = model.config.get_text_config()
+    heads = getattr(sizes, "num_key_value_heads", None) or sizes.num_attention_heads
+    width = getattr(sizes, "head_dim", None) or sizes.hidden_size // sizes.num_attention_heads
+    row = 2 * sizes.num_hidden_layers * heads * width * length * model.dtype.itemsize
+    most = max(1, min(BATCH_ANSWERS, int(CACHE / row / lanes)))
+    rounds = -(-prompts // (most * lanes))
+    return max(1, -(-prompts // max(1, rounds * lanes)))
 
 
 def _lanes(model: Any, device: torch.device) -> Lanes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import torch
 from transformers import GenerationConfig
 
 from studio.domain.errors import ModelError, TooLong
@@ -74,20 +75,29 @@ class Pipeline:
     Plain LoRA is switched by a pointer (swap), every other kind by peft, and one of them at a time is on the base.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        quantization: str = "none",
+        dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
+        whole: bool = False,
+    ) -> None:
+        """`whole`: adapters of other kinds will come, which need to read the weights (swap)."""
         models.use_all_cores()
-        self.device = models.pick_device("auto")
+        self.device = device or models.pick_device("auto")
+        self.quantization, self.dtype = quantization, dtype or models.pick_dtype("auto", self.device)
         self.tokenizer = tokens.load_tokenizer(folder)
         self.template = tokens.template_of(self.tokenizer)
         self.folder = folder
         base = self._base()
         self.context = gate.context(base.config.to_dict())
-        self.swap = swap.Swap(base)
+        self.swap = swap.Swap(base, whole)
         self.others = PeftSwitch(base)
         self.active: Path | None = None  # the adapter that answers; None: the base
 
     def _base(self) -> Any:
-        return models.load_base(self.folder, "none", models.pick_dtype("auto", self.device), self.device)
+        return models.load_base(self.folder, self.quantization, self.dtype, self.device)
 
     @property
     def model(self) -> Any:

@@ -157,7 +157,7 @@ def per_token(model: Any, batch: dict[str, Any]) -> torch.Tensor:
     (hidden, wanted), head = _labelled(inner, batch), Head.of(inner.config)
     losses = []
     for some, those in zip(hidden.split(CHUNK), wanted[:, None].split(CHUNK), strict=True):
-        logits = (some @ inner.lm_head.weight.t()).float() * head.scale
+        logits = inner.lm_head(some).float() * head.scale
         if head.cap:
             logits = (logits / head.cap).tanh_() * head.cap
         losses.append((logits.logsumexp(-1, keepdim=True) - logits.gather(1, those))[:, 0])

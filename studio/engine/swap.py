@@ -64,10 +64,10 @@ class _Shared:
 class Swap:
     """The plain LoRA adapters of a base. None is in use at first."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, whole: bool = False) -> None:
         self.shared = _Shared()
         self.tables: OrderedDict[Path, Table] = OrderedDict()  # by folder, least recently used first
-        self.wrap(model)
+        self.wrap(model, whole)
 
     def wrap(self, model: Any, whole: bool = False) -> None:
         """Let the layers of this base, or of a fresh copy of it, look here. To be done before peft changes it.
