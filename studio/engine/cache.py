@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 STEP = 128  # tokens there is room for at once
 
@@ -11,10 +11,13 @@ STEP = 128  # tokens there is room for at once
 class Growing(DynamicLayer):
     """A layer's keys and values [B, groups, T, d], each the first T tokens of a longer tensor."""
 
-    def __init__(self, layer: DynamicLayer) -> None:
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.keys, self.values = layer.keys, layer.values
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
         self.room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
@@ -42,11 +45,11 @@ def _longer(known: torch.Tensor, least: int) -> torch.Tensor:
 
 def grow(past: dict[str, Any]) -> bool:
     """Let the plain layers of these caches grow in place; return whether rows may be taken from all of them."""
-    whole = True
+    kinds: set[type] = set()
     for cache in past.values():
-        layers = getattr(cache, "layers", None)
-        whole = whole and layers is not None
-        for number, layer in enumerate(layers or ()):
-            if type(layer) is DynamicLayer and layer.get_seq_length():
-                layers[number] = Growing(layer)
-    return whole and bool(past)
+        layers: list[Any] = getattr(cache, "layers", [cache])
+        for number, layer in enumerate(layers):
+            if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
+                layers[number] = Growing(layer.keys, layer.values)
+            kinds.add(type(layers[number]))
+    return bool(kinds) and kinds <= {Growing, DynamicSlidingWindowLayer}

@@ -87,7 +87,7 @@ def compare(
     usable = [(e, r) for e, r in zip(examples, rows, strict=True) if len(r) <= limit and r.trained[1:].any()]
     measured = [row for _, row in usable][:loss_rows]
     answered = single_answers([example for example, _ in usable][:loss_rows])
-    asked = [example for example, _ in usable if "messages" in example and example["messages"][-1]["content"]][:answers]
+    asked = questions([example for example, _ in usable])[:answers]
 
     phase("Loading the model to compare")
     pipeline: Any = (
@@ -162,6 +162,11 @@ def _plain(adapter: Path | None) -> bool:
     return adapter is None or swap.plain(gate.adapter(adapter))
 
 
+def questions(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return those that end with an answer in words."""
+    return [example for example in examples if "messages" in example and example["messages"][-1]["content"]]
+
+
 def single_answers(examples: list[dict[str, Any]]) -> list[str]:
     """Return the answer of each example; nothing where one is text or has more than one answer."""
     answers = [[m.get("content") or "" for m in e.get("messages", []) if m["role"] == "assistant"] for e in examples]
@@ -223,7 +228,7 @@ def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable
 
     done = 0
     with attention.through(inner, side_by_side):
-        for group, losses in zip(groups, _lanes(model, device).map(measured, groups), strict=True):
+        for group, losses in zip(groups, lanes_of(model, device).map(measured, groups), strict=True):
             lengths = [np.count_nonzero(rows[i].trained[1:]) for i in group]
             for i, part in zip(group, losses.split(lengths), strict=True):
                 found[i] = part.double().cpu().numpy()
@@ -238,7 +243,7 @@ def answer_all(
     said = [""] * len(prompts)
     asked = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(asked[i]))
-    lanes, stops = _lanes(model, device), generate.stops_of(model, tokenizer)
+    lanes, stops = lanes_of(model, device), generate.stops_of(model, tokenizer)
     together = _together(model, len(prompts), max(map(len, asked), default=0) + room, lanes.number)
     groups = [order[start : start + together] for start in range(0, len(order), together)]
 
@@ -272,6 +277,6 @@ def _together(model: Any, prompts: int, length: int, lanes: int) -> int:
     return max(1, -(-prompts // max(1, rounds * lanes)))
 
 
-def _lanes(model: Any, device: torch.device) -> Lanes:
+def lanes_of(model: Any, device: torch.device) -> Lanes:
     """A lane a core, as nothing is kept for a gradient; learned tokens go through peft's own forward, one at a time."""
     return Lanes(1 if lora.virtual_tokens(model) else lanes_for(model.eval(), device, LEAST * torch.get_num_threads()))

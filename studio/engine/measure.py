@@ -1,5 +1,6 @@
 """The measure job: what a run would need, from its real rows; by tracing its largest step, or by doing some steps."""
 
+import gc
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import torch
 
 from studio.domain.lanes import lanes
 from studio.domain.shape import Shape
-from studio.engine import attention, gate, memory, models, tokens, train
+from studio.engine import attention, comparing, gate, memory, models, tokens, train
 from studio.engine.batches import Steps, labels_in
 from studio.engine.job import Job
 from studio.engine.others import Others
@@ -59,7 +60,7 @@ def _traced(job: Job, plan: Plan, at_rest: int) -> dict[str, Any]:
 
 
 def _sizes(job: Job, plan: Plan) -> dict[str, Any]:
-    """Figures of the plan: of all its steps together, and the longest answer to a held-out question."""
+    """Figures of the plan: of all its steps together, and the longest and the mean answer to a held-out question."""
     total, squares, labels = _totals(plan, job.config.train.seed)
     answers = plan.held.labels() if len(plan.held) else np.zeros(1)
     return {
@@ -70,6 +71,7 @@ def _sizes(job: Job, plan: Plan) -> dict[str, Any]:
         "held": len(plan.held),
         "held_tokens": plan.held.tokens,
         "answer": int(answers.max()),
+        "answers": round(float(answers.mean()), 1),
         "precision": job.precision,
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else "processor",
     }
@@ -153,28 +155,31 @@ def _measured(job: Job, plan: Plan) -> dict[str, Any]:
         at_once = sorted(parts, key=_width)[-2 * made.lanes :]  # as much at once as the whole step has
         begin = time.monotonic()
         trainer.correct(at_once)
-        if number:
-            seconds.append(time.monotonic() - begin)
-            work.append(sum(_work(shape, job, batch) for batch in at_once))
+        seconds.append(time.monotonic() - begin)
+        work.append(sum(_work(shape, job, batch) for batch in at_once))
     begin = time.monotonic()
     if trainer.held:
         job.reporter.phase("Trying a check")
         trainer.held_out_loss()
-    check = time.monotonic() - begin
-    begin = time.monotonic()
     trainer.samples.ask(made.model)
-    asked = time.monotonic() - begin
-    base, slope = _line(np.array(work, float), np.array(seconds))
-    return {
+    check = time.monotonic() - begin
+    base, slope = _line(np.array(work[1:], float), np.array(seconds[1:]))
+    found: dict[str, Any] = {
         "peak": models.peak_memory_bytes(job.device),
         "again": made.again,
-        "others": others.share() if job.device.type == "cpu" else 0.0,
         "load": load,
         "a_step": base,
         "speed": 1 / slope,
-        "check": check + asked,
-        "a_word": asked / trainer.samples.room if trainer.samples.texts else 0.0,
+        "first": max(0.0, seconds[0] - base - slope * work[0]),
+        "check": check,
+        "compared": None,
     }
+    if trainer.held:
+        job.reporter.phase("Trying a comparison")
+        del made, trainer
+        gc.collect()
+        found["compared"] = comparing.tried(job, plan)
+    return found | {"others": others.share() if job.device.type == "cpu" else 0.0}
 
 
 def _work(shape: Shape, job: Job, batch: dict[str, Any]) -> float:

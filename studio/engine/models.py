@@ -99,7 +99,7 @@ def load_base(folder: Path, quantization: str, dtype: torch.dtype, device: torch
 
 
 def leave_file(model: torch.nn.Module) -> None:
-    """Copy what still lies in the mapped file, which so would stay in memory with all that something else was made of."""
+    """Copy what still lies in the mapped file, which would stay in memory with all that something else was made of."""
     for value in model.parameters():
         if value.is_floating_point():
             value.data = value.data.clone()

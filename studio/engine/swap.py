@@ -8,7 +8,6 @@ import json
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from peft.utils.transformers_weight_conversion import get_checkpoint_conversion_
 from torch.nn import functional
 
 from studio.engine import models, packed_weight
+from studio.engine.packed_weight import Product
 
 KEEP, ROOM = 64, 1 << 30  # adapters held in memory, and bytes of them; those unused for longest go first
 RANK, ALPHA = ("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")
@@ -33,8 +33,8 @@ IDLE |= {"task_type", "bias", "init_lora_weights", "megatron_core", "qalora_grou
 IDLE |= {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}
 WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 
-# Aᵀ [in, r], Bᵀ [r, out], scale; that of several adapters side by side is a tensor. Last the scale where it may be taken
-# in the sum, as nothing is rounded by a power of two; 0 where it may not.
+# Aᵀ [in, r], Bᵀ [r, out], scale; that of several adapters side by side is a tensor. Last the scale where it may be
+# taken in the sum, as nothing is rounded by a power of two; 0 where it may not.
 Part = tuple[torch.Tensor, torch.Tensor, float | torch.Tensor, float]
 
 
@@ -84,7 +84,7 @@ class Swap:
         self.device = model.device
         self.packed = not whole and any(packed_weight.packs(layer) for layer in linear.values())
         for number, layer in enumerate(linear.values()):
-            product = partial(functional.linear, weight=layer.weight, bias=layer.bias)
+            product: Product = partial(functional.linear, weight=layer.weight, bias=layer.bias)
             if self.packed and packed_weight.packs(layer):
                 product, layer.weight = packed_weight.product_of(layer), None
             layer.forward = _forward(product, number, self.shared)
@@ -207,7 +207,7 @@ def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
     return down, up, owned, 1.0
 
 
-def _forward(product: Callable[[torch.Tensor], torch.Tensor], number: int, shared: _Shared) -> Any:
+def _forward(product: Product, number: int, shared: _Shared) -> Any:
     """Return a forward for a layer that adds what the adapter in use adds to its own product."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:  # [B, T, in] → [B, T, out]

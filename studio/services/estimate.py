@@ -24,7 +24,7 @@ from studio.services.models import Models
 from studio.services.past import Past, correction, free, past_of
 from studio.services.power import Power
 from studio.services.prepare import Resolved
-from studio.services.refine import GENERAL, refined
+from studio.services.refine import COMPARED, GENERAL, RAMBLES, SWAPPED, refined
 from studio.services.runs import Runs
 from studio.storage.paths import Home
 
@@ -39,9 +39,10 @@ CORE_BF16, CORE_FP32 = 130e9, 60e9  # operations a second of a processor's core 
 CARD, USED = 60e12, 0.35  # operations a second of a card that is not in the table; the share training reaches
 LAUNCH = 2e-3  # seconds a card needs for a layer, forward and back, however little there is to compute
 SLOWER = {"none": 1.0, "int8": 1.5, "nf4": 1.3}
-FORWARD = 1 / 3  # of the time to train on a token that looking at it takes
+FORWARD = 0.4  # of the time to train on a token that looking at it takes
 CHECKED = 0.3  # tokens held out that the engine looks at, of those it trains on
-ANSWERED = 14  # tokens trained in the time that one token is written to a batch of questions
+# Tokens trained in the time of: a token of all answers, each of these besides, the fixed questions of a check.
+TURN, WORD, SAMPLED = 14, 0.7, 500
 START, READ = 8.0, 1e9  # seconds to start; bytes of a model read a second
 
 
@@ -278,10 +279,18 @@ def _fastest(name: str) -> float:
 def _others(config: TrainingConfig, dataset: Dataset, tokens: Tokens, second: float, steps: int, trained: int) -> float:
     """Return the seconds of checks on held-out rows, and of the comparison at the end, if a token takes `second`."""
     held = dataset.eval_rows
-    checks = 6 if config.evaluate.every == "auto" else 1 + steps / config.evaluate.every
+    if not held:
+        return 0.0
+    every = max(1, steps // 5) if config.evaluate.every == "auto" else config.evaluate.every
+    checks = 1 + steps / every
     looked = checks * tokens.mean * min(held, 100, max(CHECKED * trained / checks / tokens.mean, 16))
-    compared = 2 * min(200, held) * tokens.mean
-    compared += 2 * GENERAL if config.evaluate.general and held else 0
-    asked = min(config.evaluate.answers, held) if dataset.kind == "chat" else 0
-    answers = 2 * math.ceil(asked / 8) * min(512, tokens.trained * tokens.mean * 1.25 + 8) * ANSWERED
-    return second * (FORWARD * (looked + compared) + answers)
+    looked += 2 * (min(COMPARED, held) * tokens.mean + (GENERAL if config.evaluate.general else 0))
+    asked, words = 0, 0.0
+    if dataset.kind == "chat":
+        looked += min(SWAPPED, held) * tokens.mean
+        asked = min(config.evaluate.answers, held)
+        words = checks * SAMPLED if config.evaluate.samples else 0
+    if asked:
+        room = min(512, tokens.trained * tokens.longest * 1.25 + 8)
+        words += 2 * room * TURN + asked * (RAMBLES * room + tokens.trained * tokens.mean) * WORD
+    return second * (FORWARD * looked + words)

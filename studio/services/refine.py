@@ -8,13 +8,14 @@ from studio.domain.quote import Quote
 from studio.services.footprint import shape_of
 from studio.services.past import Past, correction
 from studio.services.prepare import Resolved
-from studio.services.trial import Measured, Trial
+from studio.services.trial import Compared, Measured, Trial
 
 CALCULATED_MARGIN, MEASURED_MARGIN = 0.1, 0.05  # of the peak
 SPREAD = 1.1  # the true time lies between the measured divided and multiplied by it
-COMPARED, ANSWERED = 200, 8  # held-out rows whose loss is compared at the end; questions answered at once
+COMPARED, SWAPPED = 200, 48  # held-out rows compared at the end, and those of them with another's answer
 GENERAL = 3_400  # tokens of the general set
-FORWARD = 1 / 3  # of the time to train on a token that looking at it takes
+RAMBLES = 0.7  # share of the room that a base's answers take
+LOOKING, SAYING = 1.2, 1.3  # what an adapter takes beyond its base to look at a token, and to say one
 START = 6.0  # seconds until an engine is up
 
 
@@ -65,16 +66,11 @@ def _memory(parts: dict[str, int], peak: int, room: int, margin: float) -> dict[
 
 def _time(config: TrainingConfig, found: Trial, measured: Measured, work: float) -> dict[str, Any]:
     """Steps, checks on held-out rows, base against adapter at the end."""
-    train = found.steps * measured.a_step + work / measured.speed
-    load = START + (2 if found.held else 1) * measured.load
-    every = config.evaluate.every
-    checks = 6 if every == "auto" else 1 + math.ceil(found.steps / every)
-    rows = min(COMPARED, found.held)
-    looked = found.held_tokens * rows / max(1, found.held) + (GENERAL if config.evaluate.general else 0)
-    compared = 2 * FORWARD * train / found.tokens * looked
-    room = min(512, found.answer * 1.25 + 8)
-    asked = 2 * math.ceil(min(config.evaluate.answers, found.held) / ANSWERED) * room * measured.a_word
-    seconds = train + load + (checks * measured.check + compared + asked if found.held else 0)
+    train = measured.first + found.steps * measured.a_step + work / measured.speed
+    load = START + measured.load + (measured.compared.load if measured.compared else 0)
+    every = max(1, found.steps // 5) if config.evaluate.every == "auto" else config.evaluate.every
+    checks = (1 + math.ceil(found.steps / every)) * measured.check if found.held else 0
+    seconds = load + train + checks + (_compared(config, found, measured.compared) if measured.compared else 0)
     return {
         "train_seconds": round(train, 2),
         "load_seconds": round(load, 1),
@@ -83,3 +79,21 @@ def _time(config: TrainingConfig, found: Trial, measured: Measured, work: float)
         "high": round(seconds * SPREAD, 1),
         "time_basis": "measured",
     }
+
+
+def _compared(config: TrainingConfig, found: Trial, one: Compared) -> float:
+    """Rows and general texts are looked at twice, some rows once more with another's answer; questions are asked twice.
+
+    A base seldom ends an answer before there is no more room.
+    """
+    rows = min(COMPARED, found.held)
+    row = found.held_tokens / max(1, found.held)
+    each = rows * row + (GENERAL if config.evaluate.general else 0)
+    looked = each + LOOKING * (each + min(SWAPPED, found.held) * row)
+    asked = min(config.evaluate.answers, found.held)
+    if not asked:
+        return looked * one.look
+    room = min(512, found.answer * 1.25 + 8)
+    turns = (1 + SAYING) * room * one.a_turn
+    said = asked * (RAMBLES * room + SAYING * found.answers) * one.a_token
+    return looked * one.look + (1 + LOOKING) * one.read + turns + said

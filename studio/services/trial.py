@@ -30,8 +30,21 @@ class Traced(BaseModel):
     again: int
 
 
+class Compared(BaseModel):
+    """Seconds of the comparison at the end: to load, to look at a token, to read all questions.
+
+    A token of all answers takes `a_turn`, and `a_token` for each answer that has not ended.
+    """
+
+    load: float
+    look: float
+    read: float
+    a_turn: float
+    a_token: float
+
+
 class Measured(BaseModel):
-    """The peak in bytes; seconds to load, for each step besides its work, for a check, and for a word of all answers.
+    """The peak in bytes; seconds to load, for each step besides its work, of the first step besides, for a check.
 
     `speed` is operations a second, `others` the share of the processors that other programs took meanwhile.
     """
@@ -42,8 +55,9 @@ class Measured(BaseModel):
     load: float
     a_step: float
     speed: float
+    first: float = 0.0
     check: float
-    a_word: float
+    compared: Compared | None = None
 
 
 class Trial(BaseModel):
@@ -56,6 +70,7 @@ class Trial(BaseModel):
     held: int
     held_tokens: int
     answer: int  # tokens of the longest answer to a held-out question
+    answers: float = 0.0  # and of the mean one
     traced: Traced | None = None
     untraced: str = ""
     measured: Measured | None = None

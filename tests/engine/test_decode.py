@@ -1,10 +1,14 @@
 """Our loop says token for token what transformers' own says, and each row of a batch what it says alone."""
 
+from types import SimpleNamespace
+
 import peft
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, set_seed
+from transformers.cache_utils import DynamicLayer
 
+from studio.engine.cache import STEP, grow
 from studio.engine.decode import Lane, decode
 from tests.engine.conftest import make_model, make_tokenizer
 from tests.engine.test_generate import KINDS, make_any
@@ -57,6 +61,36 @@ def test_each_row_says_what_it_says_alone_and_ends_by_itself(tiny, options):
     stop = alone[1][2]
     ended = [row[: row.index(stop) + 1] if stop in row else row for row in alone]
     assert said(model, PROMPTS, stops=[stop], **options) == ended
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt_neox", "mistral", "falcon_h1"])
+def test_rows_that_have_ended_may_leave_the_batch(tmp_path, kind):
+    shape = {"sliding_window": 6} if kind == "mistral" else {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8}
+    more = shape if kind in ("mistral", "falcon_h1") else {}
+    base = make_model(tmp_path / kind, kind, initializer_range=0.3, **more)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    whole = said(model, PROMPTS, room=STEP + 20, **GREEDY)
+    for stop in (whole[1][2], whole[0][5]):
+        ended = [row[: row.index(stop) + 1] if stop in row else row for row in whole]
+        assert said(model, PROMPTS, stops=[stop], room=STEP + 20, shrink=True, **GREEDY) == ended
+
+
+def test_what_grows_in_place_holds_what_is_put_together_anew():
+    keys = [torch.rand(3, 2, length, 4) for length in (5, 1, 1, STEP, 1)]
+    plain = DynamicLayer()
+    plain.update(keys[0], keys[0] + 1)
+    past = {"past_key_values": SimpleNamespace(layers=[plain])}
+    assert grow(past)
+    (mine,) = past["past_key_values"].layers
+    for new in keys[1:]:
+        found = mine.update(new, new + 1)
+    assert torch.equal(found[0], torch.cat(keys, 2))
+    assert torch.equal(found[1], torch.cat(keys, 2) + 1)
+    assert mine.get_seq_length() == STEP + 8
+    mine.batch_select_indices(torch.tensor([2, 0]))
+    found, _ = mine.update(keys[1][[2, 0]], keys[1][[2, 0]])
+    assert torch.equal(found, torch.cat([*keys, keys[1]], 2)[[2, 0]])
+    assert not grow({"cache_params": SimpleNamespace()}), "of what it does not know no row is taken"
 
 
 def test_a_row_that_its_reader_ends_says_no_more(tiny):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from studio.engine import attention, fused, lora, measure, memory, models, tokens, trace
+from studio.engine import attention, comparing, fused, lora, measure, memory, models, tokens, trace
+from studio.engine.job import Job
+from studio.engine.plan import make_plan
 from studio.engine.report import Reporter, settings
 from studio.engine.rows import Table
 from studio.engine.tensors import packed_batch, padded_batch
@@ -32,7 +34,19 @@ def test_the_job_says_the_plan_the_traced_and_the_measured(tiny: Path, make_run:
     tried = found["measured"]
     assert tried["peak"] > 10**8, "the libraries alone take more"
     assert tried["speed"] > 0
+    assert set(tried["compared"]) == {"load", "look", "read", "a_turn", "a_token"}
+    assert all(value > 0 for name, value in tried["compared"].items() if name != "a_token")
+    assert tried["compared"]["a_token"] >= 0
+    assert found["answer"] >= found["answers"] > 0
     assert not list(directory.glob("checkpoints/*")), "nothing of a run is made"
+
+
+def test_without_questions_the_comparison_is_tried_on_rows_alone(tiny: Path, make_run: MakeRun) -> None:
+    job = Job.open(directory := make_run(tiny, "evaluate.answers=0"), Reporter(directory))
+    plan = make_plan(job, tokens.template_of(job.tokenizer))
+    found = comparing.tried(job, plan)
+    assert found["look"] > 0
+    assert (found["read"], found["a_turn"], found["a_token"]) == (0, 0, 0)
 
 
 def test_tokens_of_all_steps_are_those_the_run_trains_on(tiny: Path, make_run: MakeRun) -> None:

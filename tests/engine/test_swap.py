@@ -174,3 +174,27 @@ def test_settings_that_are_not_sound_are_left_to_peft(tiny, tmp_path):
         {"rank_pattern": {"q_proj": 0}},
     ):
         assert not Swap(fresh(tiny)).load(adapter, config | change, weights)
+
+
+def test_in_16_bits_the_base_packs_its_weights_and_answers_the_same(tiny, tmp_path):
+    adapter = make(tiny, tmp_path / "a")
+    model = fresh(tiny, torch.bfloat16)
+    held = Swap(model)
+    assert held.load(adapter, *gate.opened(adapter))
+    assert held.packed == all(layer.weight is None for layer in held.linear.values())
+    expected = logits(peft.PeftModel.from_pretrained(fresh(tiny, torch.bfloat16), adapter).eval())
+    held.use(adapter)
+    torch.testing.assert_close(logits(model), expected)
+
+
+def test_a_kind_that_reads_the_weights_finds_them_again(tiny, tmp_path):
+    plain, dora = make(tiny, tmp_path / "plain"), make(tiny, tmp_path / "dora", use_dora=True)
+    pipeline = Pipeline(tiny, dtype=torch.bfloat16)
+    pipeline.select(plain)
+    before = logits(pipeline.model)
+    pipeline.select(dora)
+    assert not pipeline.swap.packed
+    expected = logits(peft.PeftModel.from_pretrained(fresh(tiny, torch.bfloat16), dora).eval())
+    torch.testing.assert_close(logits(pipeline.model), expected)
+    pipeline.select(plain)
+    torch.testing.assert_close(logits(pipeline.model), before)

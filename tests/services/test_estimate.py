@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from studio.domain.config import TrainingConfig
-from studio.domain.document import with_edit
+from studio.domain.document import from_document, with_edit
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
 from studio.services import trial
@@ -19,6 +19,7 @@ from studio.services.models import RECORD
 from studio.services.past import Past, free
 from studio.services.prepare import Resolved
 from studio.services.recommend import recommend
+from studio.services.refine import _compared
 from studio.storage.paths import Home
 from studio.studio import Studio
 from tests.domain.test_shape import STARTER
@@ -169,7 +170,7 @@ def test_earlier_runs_correct_what_is_said(studio: Studio, dataset: Dataset) -> 
 
 SIZES_FOUND = {"steps": 12, "tokens": 5000, "squares": 300_000, "labels": 900, "held": 4, "held_tokens": 99}
 TRACED = {"parts": {"Model": 3 * 10**8, "Activations": 2 * 10**9, "Programs": 10**8}, "again": 2}
-TRIED = {"peak": 3 * 10**9, "again": 2, "load": 2, "a_step": 0.5, "speed": 1e11, "check": 3, "a_word": 0.1}
+TRIED = {"peak": 3 * 10**9, "again": 2, "load": 2, "a_step": 0.5, "speed": 1e11, "check": 3}
 
 
 def test_what_an_engine_finds_is_taken_and_remembered(
@@ -192,6 +193,18 @@ def test_what_an_engine_finds_is_taken_and_remembered(
     del found["measured"]
     third = Studio(studio.home.root).estimates.thorough(resolved)
     assert third.peak_memory_bytes == pytest.approx(3 * 10**9), "what was measured corrects what is traced"
+
+
+def test_the_comparison_is_foretold_from_a_little_of_it() -> None:
+    one = trial.Compared(load=1, look=0.001, read=2, a_turn=0.05, a_token=0.01)
+    found = trial.Trial.model_validate({**SIZES_FOUND, "answer": 40, "answers": 10, "measured": TRIED})
+    config = from_document({"model": {"id": "m"}, "data": {"path": "d"}, "evaluate": {"answers": 0, "general": False}})
+    looked = 99 + 1.2 * (99 + 99)  # both sides, and the adapter's once more with others' answers
+    assert _compared(config, found, one) == pytest.approx(looked * 0.001)
+    config.evaluate.answers = 3
+    room = 40 * 1.25 + 8
+    said = 2.3 * room * 0.05 + 3 * (0.7 * room + 1.3 * 10) * 0.01
+    assert _compared(config, found, one) == pytest.approx(looked * 0.001 + 2.2 * 2 + said)
 
 
 def test_a_step_that_cannot_be_traced_leaves_the_rough_figure(

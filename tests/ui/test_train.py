@@ -251,7 +251,7 @@ def test_a_run_is_measured_before_it_starts(view: Any, studio: Studio, monkeypat
     assert "rough: nothing like it was trained here yet" in view.seen()
     model = Model(id="starter", path="", source="hub", parameters=134_515_008, context=8192, bytes=280_000_000)
     found = {"steps": 12, "tokens": 5000, "squares": 300_000, "labels": 900, "held": 4, "held_tokens": 99, "answer": 9}
-    tried = {"peak": 10**9, "again": 0, "load": 2, "a_step": 50, "speed": 1e11, "check": 3, "a_word": 0.1}
+    tried = {"peak": 10**9, "again": 0, "load": 2, "a_step": 50, "speed": 1e11, "check": 3}
 
     def run(*args: Any) -> trial.Trial:
         args[3](Phase(words="Trying steps", done=2, total=6))
