@@ -79,7 +79,7 @@ def _converse(studio: "Studio", model: Any, voices: list[str | None], start: lis
 
 def _answers(studio: "Studio", model: Any, lanes: list[Any], sampling: Any, quiet: bool = False) -> list["Done"]:
     """Stream the answers to stdout in their order, unless `quiet`; Ctrl-C ends them and keeps what was said."""
-    from studio.services.chat import Done, Token
+    from studio.services.chat import SHRUNK, Done, Token
 
     stream: Any = studio.chat.answers(model, lanes, **sampling)
     told = _Told([voice for voice, _ in lanes], quiet)
@@ -91,6 +91,8 @@ def _answers(studio: "Studio", model: Any, lanes: list[Any], sampling: Any, quie
                 report(first)
             else:
                 raise StudioError("The model gave no answer.", "Try again.")
+        if studio.chat.shrunk:
+            note(SHRUNK)
         for item in itertools.chain([first], stream):
             if isinstance(item, Token):
                 told.add(item.lane, item.text)

@@ -13,15 +13,17 @@ def run(folder: Path) -> None:
 
 
 def _load(folder: Path) -> tuple[serving.Answer, serving.Message]:
-    from studio.engine import models  # after the first word: importing torch takes seconds
+    from studio.engine import memory, models  # after the first word: importing torch takes seconds
     from studio.engine.generate import Pipeline
 
-    pipeline = Pipeline(folder)
+    device = models.pick_device("auto")
+    held = models.fitting(folder, models.pick_dtype("auto", device), memory.free_bytes(device))
+    pipeline = Pipeline(folder, held)
 
     def answer(request: serving.Message, stopped: Callable[[], bool]) -> Iterator[serving.Message]:
         yield from _answer(pipeline, request, stopped)
 
-    return answer, {"memory_bytes": models.memory_bytes(pipeline.device)}
+    return answer, {"memory_bytes": models.memory_bytes(pipeline.device), "quantization": held}
 
 
 def _answer(pipeline: Any, request: serving.Message, stopped: Callable[[], bool]) -> Iterator[serving.Message]:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import resource
 import shutil
@@ -13,12 +14,14 @@ from typing import Any
 
 import psutil
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from studio.domain.errors import ModelError
 from studio.engine import gate, parallel
 
 TIMING = 0.2  # seconds for a precision to show how fast it is
+WITH_ROOM = 1.2  # what answering takes, as a multiple of the weights
 CLEARLY = 0.8  # of the time in fp32 that bf16 may take to be chosen
 
 
@@ -96,6 +99,18 @@ def load_base(folder: Path, quantization: str, dtype: torch.dtype, device: torch
     if quantization != "none" and device.type == "cpu":
         leave_file(model)
     return model.requires_grad_(False).eval()
+
+
+def fitting(folder: Path, dtype: torch.dtype, free: int) -> str:
+    """Return how a base is held to answer: "none" as it is, "nf4" where its weights would not fit into `free` bytes.
+
+    Each weight takes its bytes in `dtype`, and room is left for keys, values and libraries.
+    """
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return "none" if WITH_ROOM * count * dtype.itemsize <= free else "nf4"
 
 
 def leave_file(model: torch.nn.Module) -> None:

@@ -15,6 +15,8 @@ from studio.services.models import Models
 from studio.services.serving import Server
 from studio.storage.paths import Home
 
+SHRUNK = "It is held in 4 bits, as the memory is short: it answers slower, and not quite as it would."
+
 
 class Token(BaseModel):
     """The next piece of an answer. `lane` is the place of who answers among those asked."""
@@ -61,6 +63,12 @@ class Chat:
     def memory_bytes(self) -> int | None:
         engine = self.server.engine
         return engine.memory_bytes if engine and self.loaded else None
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether the model in memory is held in fewer bits than it has, as the memory was short."""
+        engine = self.server.engine
+        return bool(engine and self.loaded and engine.quantization != "none")
 
     def bases(self) -> list[Model]:
         """Return the models on this machine, and those that adapters were made on."""

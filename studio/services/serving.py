@@ -37,6 +37,7 @@ class Engine:
         self.ready = False
         self.dismissed = False  # ended by us
         self.memory_bytes: int | None = None
+        self.quantization = "none"
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._write = threading.Lock()
         # always drained, so that the engine never waits for a reader who has gone
@@ -93,6 +94,7 @@ class Engine:
             if line.get("type") in ("ready", "done"):
                 self.ready = True
                 self.memory_bytes = line.get("memory_bytes")
+                self.quantization = line.get("quantization", self.quantization)
             self._lines.put(line)
         self._lines.put(None)
 

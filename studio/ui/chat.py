@@ -10,7 +10,7 @@ from studio.domain import words
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
 from studio.domain.records import Model
-from studio.services.chat import Token, belongs
+from studio.services.chat import SHRUNK, Token, belongs
 from studio.services.conversations import Conversation
 from studio.studio import Studio
 from studio.ui import chat_history, chat_knobs
@@ -253,7 +253,8 @@ def build(studio: Studio, shell: Shell) -> Tab:
         if not loaded:
             return {engine: "", timer: gr.Timer(active=False)}
         size = words.size(studio.chat.memory_bytes or 0)
-        return {engine: muted(f"{words.model_name(loaded)} is in memory, {size}."), timer: gr.Timer(active=True)}
+        less = f" {SHRUNK}" if studio.chat.shrunk else ""
+        return {engine: muted(f"{words.model_name(loaded)} is in memory, {size}.{less}"), timer: gr.Timer(active=True)}
 
     def look() -> Update:
         """Say it when the model has gone from memory."""

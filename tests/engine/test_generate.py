@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from studio.domain.document import from_document
 from studio.domain.errors import ModelError, TooLong
 from studio.domain.methods import METHODS
-from studio.engine import lora, tokens
+from studio.engine import lora, models, tokens
 from studio.engine.generate import Pipeline
 from tests.engine.conftest import make_model
 
@@ -31,6 +31,27 @@ def make_adapter(base, folder, seed, rank=4):
 def logits(model):
     with torch.no_grad():
         return model(torch.arange(3, 30)[None]).logits
+
+
+@pytest.mark.spec("U10.2")
+def test_a_base_that_does_not_fit_is_held_in_four_bits(tmp_path):
+    size = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    base = make_model(tmp_path / "base", **size)
+    weights = sum(value.numel() for value in AutoModelForCausalLM.from_pretrained(base).parameters())
+    assert models.fitting(base, torch.float32, 5 * weights) == "none"
+    assert models.fitting(base, torch.float32, 4 * weights) == "nf4"
+    assert models.fitting(base, torch.bfloat16, 3 * weights) == "none"
+    adapter = make_adapter(base, tmp_path / "one", 1)
+    pipeline = Pipeline(base, "nf4", torch.float32)
+    whole, four = Pipeline(base, dtype=torch.float32), pipeline.model
+    assert any(type(part).__name__ == "Linear4bit" for part in four.modules())
+    *_, figures = pipeline.answer(ASK, room=4, temperature=0)
+    assert figures["tokens"] > 0
+    for each in (pipeline, whole):
+        each.select(adapter)
+    near = torch.nn.functional.cosine_similarity(logits(pipeline.model), logits(whole.model), dim=-1)
+    assert near.mean() > 0.9, "4 bits are near, not equal"
+    assert not torch.equal(logits(pipeline.model), logits(whole.model))
 
 
 @pytest.mark.spec("U10.5")

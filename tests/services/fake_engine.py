@@ -118,7 +118,7 @@ def chat(folder: Path) -> None:
         return
     while (folder / "slow").exists():
         time.sleep(0.02)
-    say(type="ready", seconds=0.1, memory_bytes=1000)
+    say(type="ready", seconds=0.1, memory_bytes=1000, quantization="nf4" if folder.name == "large" else "none")
     while True:
         with more:
             more.wait_for(lambda: asked)

@@ -76,6 +76,17 @@ def ask(chat, text, model="small", worn=None):
     return chat.answer(model, worn, [{"role": "user", "content": text}])
 
 
+@pytest.mark.spec("U10.2")
+def test_a_base_that_was_made_smaller_is_told(chat):
+    assert not chat.shrunk
+    list(ask(chat, "hello"))
+    assert not chat.shrunk
+    list(ask(chat, "hello", "large"))
+    assert chat.shrunk
+    chat.unload()
+    assert not chat.shrunk
+
+
 def done(pieces):
     *_, last = pieces
     assert isinstance(last, Done)
