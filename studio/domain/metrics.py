@@ -42,6 +42,7 @@ class Metric:
 METRICS = {
     "exact_match": Metric("Exactly right", share=True),
     "token_f1": Metric("Word overlap (F1)", share=True),
+    "rouge_l": Metric("Words in order (ROUGE-L)", share=True),
     "chrf": Metric("Character overlap (chrF)", share=True),
     "loss": Metric("Held-out loss", digits=3),
     "perplexity": Metric("Perplexity", digits=2),

@@ -11,7 +11,7 @@ from studio.services.prepare import Resolved
 from studio.services.trial import Compared, Measured, Trial
 
 CALCULATED_MARGIN, MEASURED_MARGIN = 0.1, 0.05  # of the peak
-SPREAD = 1.1  # the true time lies between the measured divided and multiplied by it
+SPREAD = 1.25  # the true time lies between the measured divided and multiplied by it
 COMPARED, SWAPPED = 200, 48  # held-out rows compared at the end, and those of them with another's answer
 GENERAL = 3_400  # tokens of the general set
 RAMBLES = 0.7  # share of the room that a base's answers take

@@ -10,7 +10,7 @@ from studio.ui.pieces import html
 # The first words of a verdict, the longer ones before those they begin with; their tone.
 VERDICTS = {"Not better": "warn", "Not measured": "", "Better": "good", "Mixed": "warn", "Worse": "bad"}
 
-TABLE_ONLY = {"perplexity", "chrf", "accuracy"}  # each close to another measure, which has a plot
+TABLE_ONLY = {"perplexity", "rouge_l", "chrf", "accuracy"}  # each close to another measure, which has a plot
 
 
 def verdict(sentence: str) -> str:

@@ -187,7 +187,7 @@ def test_what_an_engine_finds_is_taken_and_remembered(
     second = studio.estimates.thorough(resolved, measure=True)
     assert second.peak_memory_bytes == sum(second.breakdown.values()) == 3 * 10**9
     assert (second.memory_basis, second.time_basis) == ("measured", "measured")
-    assert second.low < second.seconds < second.high < 1.3 * second.low
+    assert second.low < second.seconds < second.high < 1.6 * second.low
     assert second.train_seconds == pytest.approx(12 * 0.5 + second.work / 1e11, abs=0.01)
     assert studio.estimates.of(resolved) == second, "a run that is made now keeps what was found"
     del found["measured"]
@@ -230,7 +230,7 @@ def test_a_speed_beside_other_programs_is_not_carried_on_as_it_was(
         monkeypatch.setattr(trial, "run", lambda *args, found=found: found)
         quote = studio.estimates.thorough(Resolved(config, {}, model, dataset), measure=True)
         speeds.append(trial.remembered(studio.home)[0].speed)
-        assert quote.low == pytest.approx(quote.seconds * (1 - others) / 1.1, abs=0.1), "if the others end"
+        assert quote.low == pytest.approx(quote.seconds * (1 - others) / 1.25, abs=0.1), "if the others end"
     assert speeds[1] == pytest.approx(2 * speeds[0])
     assert free(1e9, 0.99) == 1e10, "under a tenth nothing is certain"
 
