@@ -82,7 +82,10 @@ PROFILES: dict[str, Profile] = {
                     "Short answers are quickly asked for; more make the verdict sure.",
                 ),
             },
-            times={"train.epochs": (2, "labels that look alike are told apart in a second round.")},
+            times={
+                "train.epochs": (2, "labels that look alike are told apart in a second round."),
+                "train.learning_rate": (2, "labels are a few short words, which are learned faster so."),
+            },
         ),
         Profile(
             "summarisation",
