@@ -125,7 +125,7 @@ def this_machine(machine: Machine) -> str:
     """Return what this machine has and what it can train."""
     has = machine.facts()
     able, _, remark = re.sub(", ", " · ", has.words, count=1).partition(" · ")
-    cells: list[dict[str, Any]] = [{"label": "Can train", "value": able, "note": remark}]
+    cells: list[dict[str, Any]] = [{"label": "Can train", "value": able, "unit": "parameters", "note": remark}]
     if has.gpu:
         free = words.size(has.gpu.memory_free_bytes)
         cells.append(
