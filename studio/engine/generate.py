@@ -92,7 +92,8 @@ class Pipeline:
         self.folder = folder
         base = self._base()
         self.context = gate.context(base.config.to_dict())
-        self.swap = swap.Swap(base, whole)
+        # in fewer bits every adapter is peft's work, and a second base would be too much
+        self.swap = swap.Swap(base, whole or quantization != "none")
         self.others = PeftSwitch(base)
         self.active: Path | None = None  # the adapter that answers; None: the base
 

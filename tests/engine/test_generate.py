@@ -42,13 +42,14 @@ def test_a_base_that_does_not_fit_is_held_in_four_bits(tmp_path):
     assert models.fitting(base, torch.float32, 4 * weights) == "nf4"
     assert models.fitting(base, torch.bfloat16, 3 * weights) == "none"
     adapter = make_adapter(base, tmp_path / "one", 1)
-    pipeline = Pipeline(base, "nf4", torch.float32)
+    pipeline = Pipeline(base, "nf4", torch.bfloat16)
     whole, four = Pipeline(base, dtype=torch.float32), pipeline.model
     assert any(type(part).__name__ == "Linear4bit" for part in four.modules())
     *_, figures = pipeline.answer(ASK, room=4, temperature=0)
     assert figures["tokens"] > 0
     for each in (pipeline, whole):
         each.select(adapter)
+    assert pipeline.others.model.get_base_model() is four, "where memory is short no second base is loaded"
     near = torch.nn.functional.cosine_similarity(logits(pipeline.model), logits(whole.model), dim=-1)
     assert near.mean() > 0.9, "4 bits are near, not equal"
     assert not torch.equal(logits(pipeline.model), logits(whole.model))
