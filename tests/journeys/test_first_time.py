@@ -66,7 +66,7 @@ def test_a_first_training_takes_few_clicks_and_no_typing(server, browser):
     config = yaml.safe_load((server.home / "runs" / "train-1" / "config.yaml").read_text(encoding="utf-8"))
     assert config["profile"] == "classification"
     assert config["train"]["epochs"] == PROFILES["classification"].times["train.epochs"][0]
-    assert config["train"]["learning_rate"] == 1e-3
+    assert config["train"]["learning_rate"] == 1e-3 * PROFILES["classification"].times["train.learning_rate"][0]
     assert config["evaluate"]["early_stopping"] > 0
     assert browser.left == []
     assert browser.complaints == []

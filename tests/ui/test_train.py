@@ -87,14 +87,14 @@ def test_data_that_is_handed_over_leads_to_the_review(view: Any, studio: Studio,
 
 def test_a_value_the_user_changed_stays_and_is_marked(view: Any) -> None:
     view.press("Learning rate", "submit", 0.01)
-    assert "You set this. Recommended: 1.0e-3." in reason(view, "Learning rate")
+    assert "You set this. Recommended: 2.0e-3." in reason(view, "Learning rate")
     view.press("Rank", "submit", 64)
     assert view.values[view.find("Learning rate")] == 0.01
     assert view.values[view.find("Alpha")] == 128, "what follows from it is recommended anew"
     view.press("Step limit", "submit", 15)
     assert "15" in view.seen().split("Steps</dt>")[1][:80]
     view.press("Use the recommended values")
-    assert view.values[view.find("Learning rate")] == 0.001
+    assert view.values[view.find("Learning rate")] == 0.002
     assert view.values[view.find("Alpha")] == 32
 
 
@@ -102,7 +102,7 @@ def test_an_emptied_number_is_automatic_again(view: Any) -> None:
     view.press("Learning rate", "submit", 0.01)
     view.values[view.find("Learning rate")] = None
     view.press("Learning rate", "blur")
-    assert view.values[view.find("Learning rate")] == 0.001
+    assert view.values[view.find("Learning rate")] == 0.002
 
 
 def test_a_value_that_cannot_be_is_said_in_place(view: Any) -> None:
@@ -211,7 +211,7 @@ def test_a_model_is_fetched_in_words_and_chosen(view: Any, studio: Studio, monke
     view.press("Another model: a Hub id, a folder or a .gguf file", "submit", " owner/small ")
     assert any("Downloading owner/small" in str(said) for said in view.states)
     assert "owner/small, commit aaaaaaa" in view.seen()
-    assert view.values[view.find("Learning rate")] == 2e-4, "chosen for this size"
+    assert view.values[view.find("Learning rate")] == 4e-4, "chosen for this size, and twice for labels"
 
 
 def test_a_model_that_does_not_exist_is_said_in_place(
