@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from studio.engine import evaluate, generate, tokens
+from studio.engine import evaluate, generate, tokens, train
 from studio.engine.job import Job
 from studio.engine.plan import Plan
 from studio.engine.rows import Row
@@ -29,7 +28,10 @@ def tried(job: Job, plan: Plan) -> dict[str, float]:
         length += len(rows[-1])
     looked = _seconds(lambda: evaluate.row_losses(pipeline.model, rows, job.device, lambda done, total: None))
     found = {"load": load, "look": looked / length if length else 0.0, "read": 0.0, "a_turn": 0.0, "a_token": 0.0}
-    asked = [tokens.question(job.tokenizer, example) for example in _asked(job)]
+    asked = [
+        tokens.question(job.tokenizer, example)
+        for example in evaluate.questions(train.questions(job))[: job.config.evaluate.answers]
+    ]
     if not asked:
         return found
 
@@ -47,12 +49,6 @@ def tried(job: Job, plan: Plan) -> dict[str, float]:
         found["a_token"] = max(0.0, all_of - some_of) / (len(asked) - len(few))
     found["a_turn"] = max(0.0, all_of - found["a_token"] * len(asked))
     return found
-
-
-def _asked(job: Job) -> list[dict[str, Any]]:
-    path = Path(job.lineage["dataset"]["path"]) / "eval.jsonl"
-    held = next(tokens.read(path), []) if path.exists() else []
-    return evaluate.questions(held)[: job.config.evaluate.answers]
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -189,7 +189,7 @@ def trainer_of(job: Job, plan: Plan, made: Ready, wishes: Wishes) -> Trainer:
     every = chosen(config.evaluate.every, max(1, plan.steps // 5))
     trained, checks = plan.rows.tokens / len(plan.rows) * plan.per_step * plan.steps, 1 + plan.steps / every
     few = int(np.searchsorted(np.cumsum(plan.held.lengths[some]), HELD_SHARE * trained / checks))
-    samples = Samples(job.tokenizer, _questions(job), config.evaluate, trained, checks, job.device)
+    samples = Samples(job.tokenizer, questions(job), config.evaluate, trained, checks, job.device)
     return Trainer(
         made.model,
         lora.optimizer(made.model, config, plan.rate),
@@ -204,7 +204,7 @@ def trainer_of(job: Job, plan: Plan, made: Ready, wishes: Wishes) -> Trainer:
     )
 
 
-def _questions(job: Job) -> list[dict[str, Any]]:
+def questions(job: Job) -> list[dict[str, Any]]:
     """The held-out examples the fixed questions are taken from: the first ones."""
     path = Path(job.lineage["dataset"]["path"]) / "eval.jsonl"
     return next(tokens.read(path), []) if path.exists() else []
