@@ -93,7 +93,7 @@ def compare(
     pipeline: Any = (
         _Parts(folder, quantization, dtype, device, adapter)
         if shared
-        else generate.Pipeline(folder, quantization, dtype, device, whole=not _plain(adapter))
+        else pipeline_for(adapter, folder, quantization, dtype, device)
     )
     expected = [example["messages"][-1]["content"] for example in asked]
     prompts = [tokens.question(tokenizer, example) for example in asked]
@@ -158,8 +158,12 @@ class _Parts:
             self.silence.enter_context(generate.without_adapter(self.model))
 
 
-def _plain(adapter: Path | None) -> bool:
-    return adapter is None or swap.plain(gate.adapter(adapter))
+def pipeline_for(
+    adapter: Path | None, folder: Path, quantization: str, dtype: torch.dtype, device: torch.device
+) -> generate.Pipeline:
+    """Load a base as answering with this adapter and without needs it."""
+    other = adapter is not None and not swap.plain(gate.adapter(adapter))
+    return generate.Pipeline(folder, quantization, dtype, device, whole=other)
 
 
 def questions(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:

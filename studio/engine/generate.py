@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from studio.domain.errors import ModelError, TooLong
-from studio.engine import decode, gate, lora, models, swap, tokens
+from studio.engine import decode, gate, lora, memory, models, swap, tokens
 from studio.engine.peft_switch import PeftSwitch
 
 
@@ -93,12 +93,17 @@ class Pipeline:
         base = self._base()
         self.context = gate.context(base.config.to_dict())
         # in fewer bits every adapter is peft's work, and a second base would be too much
-        self.swap = swap.Swap(base, whole or quantization != "none")
+        self.swap = swap.Swap(base, whole or bool(getattr(base, "is_quantized", False)))
         self.others = PeftSwitch(base)
         self.active: Path | None = None  # the adapter that answers; None: the base
 
     def _base(self) -> Any:
-        return models.load_base(self.folder, self.quantization, self.dtype, self.device)
+        base = models.load_base(self.folder, self.quantization, self.dtype, self.device)
+        if self.quantization == "nf4" and self.device.type == "cpu":  # which makes its weights anew for each product
+            free = memory.free_bytes(self.device)
+            if models.fitting(self.folder, self.dtype, free) == "none":
+                base = models.written_out(base)
+        return base
 
     @property
     def model(self) -> Any:

@@ -175,10 +175,11 @@ def _measured(job: Job, plan: Plan) -> dict[str, Any]:
         "compared": None,
     }
     if trainer.held:
+        adapter = train.save(job, plan, tokens.template_of(job.tokenizer), 0, made.model)
         job.reporter.phase("Trying a comparison")
         del made, trainer
         gc.collect()
-        found["compared"] = comparing.tried(job, plan)
+        found["compared"] = comparing.tried(job, plan, adapter)
     return found | {"others": others.share() if job.device.type == "cpu" else 0.0}
 
 

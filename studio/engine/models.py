@@ -113,6 +113,11 @@ def fitting(folder: Path, dtype: torch.dtype, free: int) -> str:
     return "none" if WITH_ROOM * count * dtype.itemsize <= free else "nf4"
 
 
+def written_out(model: Any) -> Any:
+    """Return a base in 4 bits with what the bits stand for in their place: as large as one held whole, and as fast."""
+    return model.dequantize().requires_grad_(False).eval()
+
+
 def leave_file(model: torch.nn.Module) -> None:
     """Copy what still lies in the mapped file, which would stay in memory with all that something else was made of."""
     for value in model.parameters():

@@ -151,7 +151,7 @@ def _train(job: Job, plan: Plan, template: str, wishes: Wishes) -> Done:
     if trainer.ended != "paused":
         kept = trainer.keep_best()
         if parallel.leads():
-            _save(job, plan, template, kept, model)
+            save(job, plan, template, kept, model)
         parallel.wait()
     return Done(trainer.state, trainer.ended, trainer.history, others.share())
 
@@ -173,12 +173,15 @@ def _announce(job: Job, plan: Plan, model: Any, settings: dict[str, Any], resume
     )
 
 
-def _save(job: Job, plan: Plan, template: str, step: int, model: Any) -> None:
+def save(job: Job, plan: Plan, template: str, step: int, model: Any) -> Path:
+    """Write the adapter of this step into the run's folder; return where."""
     job.reporter.phase("Saving the adapter")
     name = job.lineage["model"]["id"] if job.lineage["model"]["source"] == "hub" else str(job.base)
     facts = _facts(job, plan, template, step)
-    written = lora.save(model, job.config, job.directory / "adapter", job.directory / "start", facts, name)
-    job.reporter.emit(events.Saved(step=step, path="adapter", bytes=written))
+    place = job.directory / "adapter"
+    written = lora.save(model, job.config, place, job.directory / "start", facts, name)
+    job.reporter.emit(events.Saved(step=step, path=place.name, bytes=written))
+    return place
 
 
 def trainer_of(job: Job, plan: Plan, made: Ready, wishes: Wishes) -> Trainer:

@@ -15,7 +15,6 @@ SPREAD = 1.25  # the true time lies between the measured divided and multiplied 
 COMPARED, SWAPPED = 200, 48  # held-out rows compared at the end, and those of them with another's answer
 GENERAL = 3_400  # tokens of the general set
 RAMBLES = 0.7  # share of the room that a base's answers take
-LOOKING, SAYING = 1.2, 1.3  # what an adapter takes beyond its base to look at a token, and to say one
 START = 6.0  # seconds until an engine is up
 
 
@@ -89,11 +88,10 @@ def _compared(config: TrainingConfig, found: Trial, one: Compared) -> float:
     rows = min(COMPARED, found.held)
     row = found.held_tokens / max(1, found.held)
     each = rows * row + (GENERAL if config.evaluate.general else 0)
-    looked = each + LOOKING * (each + min(SWAPPED, found.held) * row)
+    looked = each * one.base.look + (each + min(SWAPPED, found.held) * row) * one.adapter.look
     asked = min(config.evaluate.answers, found.held)
     if not asked:
-        return looked * one.look
+        return looked
     room = min(512, found.answer * 1.25 + 8)
-    turns = (1 + SAYING) * room * one.a_turn
-    said = asked * (RAMBLES * room + SAYING * found.answers) * one.a_token
-    return looked * one.look + (1 + LOOKING) * one.read + turns + said
+    said = one.base.answers(RAMBLES * asked * room, room) + one.adapter.answers(asked * found.answers, room)
+    return looked + said

@@ -30,17 +30,28 @@ class Traced(BaseModel):
     again: int
 
 
-class Compared(BaseModel):
-    """Seconds of the comparison at the end: to load, to look at a token, to read all questions.
+class Side(BaseModel):
+    """Seconds to look at a token and to read all questions, with the base or with an adapter.
 
     A token of all answers takes `a_turn`, and `a_token` for each answer that has not ended.
     """
 
-    load: float
     look: float
     read: float
     a_turn: float
     a_token: float
+
+    def answers(self, words: float, room: float) -> float:
+        """Seconds for answers of so many tokens together, the longest of them of `room`."""
+        return self.read + room * self.a_turn + words * self.a_token
+
+
+class Compared(BaseModel):
+    """Seconds of the comparison at the end: to load, and those of either side."""
+
+    load: float
+    base: Side
+    adapter: Side
 
 
 class Measured(BaseModel):

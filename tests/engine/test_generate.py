@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from studio.domain.document import from_document
 from studio.domain.errors import ModelError, TooLong
 from studio.domain.methods import METHODS
-from studio.engine import lora, models, tokens
+from studio.engine import lora, memory, models, tokens
 from studio.engine.generate import Pipeline
 from tests.engine.conftest import make_model
 
@@ -34,7 +34,7 @@ def logits(model):
 
 
 @pytest.mark.spec("U10.2")
-def test_a_base_that_does_not_fit_is_held_in_four_bits(tmp_path):
+def test_a_base_that_does_not_fit_is_held_in_four_bits(tmp_path, monkeypatch):
     size = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
     base = make_model(tmp_path / "base", **size)
     weights = sum(value.numel() for value in AutoModelForCausalLM.from_pretrained(base).parameters())
@@ -42,6 +42,7 @@ def test_a_base_that_does_not_fit_is_held_in_four_bits(tmp_path):
     assert models.fitting(base, torch.float32, 4 * weights) == "nf4"
     assert models.fitting(base, torch.bfloat16, 3 * weights) == "none"
     adapter = make_adapter(base, tmp_path / "one", 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * weights)
     pipeline = Pipeline(base, "nf4", torch.bfloat16)
     whole, four = Pipeline(base, dtype=torch.float32), pipeline.model
     assert any(type(part).__name__ == "Linear4bit" for part in four.modules())
@@ -53,6 +54,23 @@ def test_a_base_that_does_not_fit_is_held_in_four_bits(tmp_path):
     near = torch.nn.functional.cosine_similarity(logits(pipeline.model), logits(whole.model), dim=-1)
     assert near.mean() > 0.9, "4 bits are near, not equal"
     assert not torch.equal(logits(pipeline.model), logits(whole.model))
+
+
+def test_four_bits_are_written_out_where_the_memory_is_enough(tmp_path, monkeypatch):
+    base = make_model(tmp_path / "base", hidden_size=64, intermediate_size=128, head_dim=16)
+    adapter = make_adapter(base, tmp_path / "one", 1)
+    written = Pipeline(base, "nf4", torch.float32)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 0)
+    four = Pipeline(base, "nf4", torch.float32)
+    assert [any(type(part).__name__ == "Linear4bit" for part in each.model.modules()) for each in (written, four)] == [
+        False,
+        True,
+    ]
+    assert torch.equal(logits(written.model), logits(four.model))
+    for each in (written, four):
+        each.select(adapter)
+    assert adapter in written.swap.tables, "switched by a pointer"
+    assert torch.equal(logits(written.model), logits(four.model))
 
 
 @pytest.mark.spec("U10.5")

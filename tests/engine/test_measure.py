@@ -8,9 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from studio.engine import attention, comparing, fused, lora, measure, memory, models, tokens, trace
-from studio.engine.job import Job
-from studio.engine.plan import make_plan
+from studio.engine import attention, fused, lora, measure, memory, models, tokens, trace
 from studio.engine.report import Reporter, settings
 from studio.engine.rows import Table
 from studio.engine.tensors import packed_batch, padded_batch
@@ -34,19 +32,25 @@ def test_the_job_says_the_plan_the_traced_and_the_measured(tiny: Path, make_run:
     tried = found["measured"]
     assert tried["peak"] > 10**8, "the libraries alone take more"
     assert tried["speed"] > 0
-    assert set(tried["compared"]) == {"load", "look", "read", "a_turn", "a_token"}
-    assert all(value > 0 for name, value in tried["compared"].items() if name != "a_token")
-    assert tried["compared"]["a_token"] >= 0
+    assert tried["compared"]["load"] > 0
+    for side in ("base", "adapter"):
+        it = tried["compared"][side]
+        assert set(it) == {"look", "read", "a_turn", "a_token"}
+        assert all(value > 0 for name, value in it.items() if name != "a_token")
+        assert it["a_token"] >= 0
     assert found["answer"] >= found["answers"] > 0
     assert not list(directory.glob("checkpoints/*")), "nothing of a run is made"
 
 
-def test_without_questions_the_comparison_is_tried_on_rows_alone(tiny: Path, make_run: MakeRun) -> None:
-    job = Job.open(directory := make_run(tiny, "evaluate.answers=0"), Reporter(directory))
-    plan = make_plan(job, tokens.template_of(job.tokenizer))
-    found = comparing.tried(job, plan)
-    assert found["look"] > 0
-    assert (found["read"], found["a_turn"], found["a_token"]) == (0, 0, 0)
+@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "prompt"])
+def test_without_questions_the_comparison_is_tried_on_rows_alone(tiny: Path, make_run: MakeRun, method: str) -> None:
+    directory = make_run(tiny, "evaluate.answers=0", f"method.name={method}")
+    (directory / "request.json").write_text(json.dumps({"steps": True}))
+    measure.run(directory, Reporter(directory))
+    found = json.loads((directory / "result.json").read_text())["measured"]["compared"]
+    for side in ("base", "adapter"):
+        assert found[side]["look"] > 0
+        assert (found[side]["read"], found[side]["a_turn"], found[side]["a_token"]) == (0, 0, 0)
 
 
 def test_tokens_of_all_steps_are_those_the_run_trains_on(tiny: Path, make_run: MakeRun) -> None:

@@ -196,15 +196,16 @@ def test_what_an_engine_finds_is_taken_and_remembered(
 
 
 def test_the_comparison_is_foretold_from_a_little_of_it() -> None:
-    one = trial.Compared(load=1, look=0.001, read=2, a_turn=0.05, a_token=0.01)
+    base = trial.Side(look=0.001, read=2, a_turn=0.05, a_token=0.01)
+    one = trial.Compared(load=1, base=base, adapter=trial.Side(look=0.002, read=3, a_turn=0.1, a_token=0.02))
     found = trial.Trial.model_validate({**SIZES_FOUND, "answer": 40, "answers": 10, "measured": TRIED})
     config = from_document({"model": {"id": "m"}, "data": {"path": "d"}, "evaluate": {"answers": 0, "general": False}})
-    looked = 99 + 1.2 * (99 + 99)  # both sides, and the adapter's once more with others' answers
-    assert _compared(config, found, one) == pytest.approx(looked * 0.001)
+    looked = 99 * 0.001 + (99 + 99) * 0.002  # both sides, and the adapter's once more with others' answers
+    assert _compared(config, found, one) == pytest.approx(looked)
     config.evaluate.answers = 3
     room = 40 * 1.25 + 8
-    said = 2.3 * room * 0.05 + 3 * (0.7 * room + 1.3 * 10) * 0.01
-    assert _compared(config, found, one) == pytest.approx(looked * 0.001 + 2.2 * 2 + said)
+    said = room * 0.05 + 3 * 0.7 * room * 0.01 + room * 0.1 + 3 * 10 * 0.02
+    assert _compared(config, found, one) == pytest.approx(looked + 2 + 3 + said)
 
 
 def test_a_step_that_cannot_be_traced_leaves_the_rough_figure(
