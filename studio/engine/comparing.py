@@ -1,13 +1,13 @@
 """How long the comparison at the end of a run will take: a little of it is done, with the base and with an adapter."""
 
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from studio.engine import evaluate, generate, tokens, train
+from studio.engine import attention, evaluate, generate, tokens, train
+from studio.engine.decode import decode
 from studio.engine.job import Job
+from studio.engine.lanes import Lanes
 from studio.engine.plan import Plan
 from studio.engine.rows import Row
 
@@ -25,42 +25,57 @@ def tried(job: Job, plan: Plan, adapter: Path) -> dict[str, Any]:
         rows.append(plan.held[len(rows)])
     asked = evaluate.questions(train.questions(job))[: job.config.evaluate.answers]
     prompts = [tokens.question(job.tokenizer, example) for example in asked]
+    answers = [example["messages"][-1]["content"] for example in asked]
     for side, chosen in (("base", None), ("adapter", adapter)):
         pipeline.select(chosen)
-        found[side] = _side(pipeline, rows, prompts)
+        found[side] = _side(pipeline, rows, prompts, answers)
     return found
 
 
-def _side(pipeline: generate.Pipeline, rows: list[Row], prompts: list[str]) -> dict[str, float]:
+def _side(pipeline: generate.Pipeline, rows: list[Row], prompts: list[str], answers: list[str]) -> dict[str, float]:
     """Return seconds: for a token that is looked at, for all prompts to be read, for a token of all answers.
 
-    `a_token` is that of each answer, `a_turn` what a token of all answers takes besides.
+    `a_token` is that of each answer, `a_turn` what a token of all answers takes besides. Both are tried after the
+    expected answers, as the longer the text, the longer a token takes, and most are said after some others.
     """
-    model, device = pipeline.model, pipeline.device
-    looked = _seconds(lambda: evaluate.row_losses(model, rows, device, _unheard))
-    length = sum(map(len, rows))
-    found = {"look": looked / length if length else 0.0, "read": 0.0, "a_turn": 0.0, "a_token": 0.0}
-    if not prompts:
-        return found
-
-    def answer(prompts: list[str], room: int) -> float:
-        return _seconds(partial(evaluate.answer_all, model, pipeline.tokenizer, prompts, room, device, _unheard))
-
-    few = prompts[: evaluate.lanes_of(model, device).number]
-    found["read"] = answer(prompts, 1)
-    all_of = (answer(prompts, 1 + WORDS) - found["read"]) / WORDS
-    if len(prompts) > len(few):
-        some_of = (answer(few, 1 + WORDS) - answer(few, 1)) / WORDS
-        found["a_token"] = max(0.0, all_of - some_of) / (len(prompts) - len(few))
-    found["a_turn"] = max(0.0, all_of - found["a_token"] * len(prompts))
+    found = {"look": 0.0, "read": 0.0, "a_turn": 0.0, "a_token": 0.0}
+    if rows:
+        begin = time.monotonic()
+        evaluate.row_losses(pipeline.model, rows, pipeline.device, lambda done, total: None)
+        found["look"] = (time.monotonic() - begin) / sum(map(len, rows))
+    if prompts:
+        short, texts = (pipeline.tokenizer(those, add_special_tokens=False)["input_ids"] for those in (prompts, answers))
+        whole = [prompt + text for prompt, text in zip(short, texts, strict=True)]
+        lanes = evaluate.lanes_of(pipeline.model, pipeline.device)
+        few = whole[: lanes.number]
+        _, some_of = _answered(pipeline, few, lanes)
+        read, all_of = _answered(pipeline, whole, lanes)
+        found["read"] = read * sum(map(len, short)) / sum(map(len, whole))
+        if len(whole) > len(few):
+            found["a_token"] = max(0.0, all_of - some_of) / (len(whole) - len(few))
+        found["a_turn"] = max(0.0, all_of - found["a_token"] * len(whole))
     return found
 
 
-def _unheard(done: int, total: int) -> None:
-    """Nothing is told of the little that is done."""
+def _answered(pipeline: generate.Pipeline, asked: list[list[int]], lanes: Lanes) -> tuple[float, float]:
+    """Return seconds until all are read, and for a token of each answer."""
 
+    def timed(group: list[int]) -> tuple[float, float]:
+        begin = time.monotonic()
+        said = decode(
+            pipeline.model,
+            [asked[i] for i in group],
+            room=1 + WORDS,
+            stops=set(),
+            temperature=0,
+            top_p=1,
+            seed=None,
+        )
+        first, *_, last = [time.monotonic() for _ in said]
+        return first - begin, (last - first) / WORDS
 
-def _seconds(work: Callable[[], Any]) -> float:
-    begin = time.monotonic()
-    work()
-    return time.monotonic() - begin
+    groups = evaluate.groups_of(pipeline.model, asked, 1 + WORDS, lanes)
+    with attention.through(evaluate.inner(pipeline.model), packed=False):
+        reads, words = zip(*lanes.map(timed, groups), strict=True)
+    at_once = min(lanes.number, len(groups))
+    return sum(reads) / at_once, sum(words) / at_once

@@ -216,8 +216,8 @@ def _key(row: Row) -> bytes:
 def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable[[int, int], None]) -> list[np.ndarray]:
     """Return for each row the loss of each of its trained tokens."""
     found = [np.zeros(0)] * len(rows)
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    side_by_side = attention.packable(inner.config) and not lora.virtual_tokens(model)
+    within = inner(model)
+    side_by_side = attention.packable(within.config) and not lora.virtual_tokens(model)
     left, groups = sorted(range(len(rows)), key=lambda i: -len(rows[i])), []
     while left:
         number = max(1, BATCH_TOKENS // len(rows[left[0]]))
@@ -231,7 +231,7 @@ def row_losses(model: Any, rows: list[Row], device: torch.device, told: Callable
         return loss.per_token(model, {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()})
 
     done = 0
-    with attention.through(inner, side_by_side):
+    with attention.through(within, side_by_side):
         for group, losses in zip(groups, lanes_of(model, device).map(measured, groups), strict=True):
             lengths = [np.count_nonzero(rows[i].trained[1:]) for i in group]
             for i, part in zip(group, losses.split(lengths), strict=True):
@@ -246,10 +246,8 @@ def answer_all(
     """Answer every prompt greedily, in batches of like length; at most `room` tokens each."""
     said = [""] * len(prompts)
     asked = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(asked[i]))
     lanes, stops = lanes_of(model, device), generate.stops_of(model, tokenizer)
-    together = _together(model, len(prompts), max(map(len, asked), default=0) + room, lanes.number)
-    groups = [order[start : start + together] for start in range(0, len(order), together)]
+    groups = groups_of(model, asked, room, lanes)
 
     def answered(group: list[int]) -> list[list[int]]:
         answers: list[list[int]] = [[] for _ in group]
@@ -260,12 +258,23 @@ def answer_all(
         return answers
 
     done = 0
-    with attention.through(model.get_base_model() if hasattr(model, "get_base_model") else model, packed=False):
+    with attention.through(inner(model), packed=False):
         for group, out in zip(groups, lanes.map(answered, groups), strict=True):
             for i, text in zip(group, tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
                 said[i] = text.strip()
             told(done := done + len(group), len(prompts))
     return said
+
+
+def inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def groups_of(model: Any, asked: list[list[int]], room: int, lanes: Lanes) -> list[list[int]]:
+    """Return the places of those prompts that are answered at once, in each lane, with `room` tokens for an answer."""
+    order = sorted(range(len(asked)), key=lambda i: len(asked[i]))
+    together = _together(model, len(asked), max(map(len, asked), default=0) + room, lanes.number)
+    return [order[start : start + together] for start in range(0, len(order), together)]
 
 
 def _together(model: Any, prompts: int, length: int, lanes: int) -> int:
