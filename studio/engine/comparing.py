@@ -44,7 +44,9 @@ def _side(pipeline: generate.Pipeline, rows: list[Row], prompts: list[str], answ
         evaluate.row_losses(pipeline.model, rows, pipeline.device, lambda done, total: None)
         found["look"] = (time.monotonic() - begin) / sum(map(len, rows))
     if prompts:
-        short, texts = (pipeline.tokenizer(those, add_special_tokens=False)["input_ids"] for those in (prompts, answers))
+        short, texts = (
+            pipeline.tokenizer(those, add_special_tokens=False)["input_ids"] for those in (prompts, answers)
+        )
         whole = [prompt + text for prompt, text in zip(short, texts, strict=True)]
         lanes = evaluate.lanes_of(pipeline.model, pipeline.device)
         few = whole[: lanes.number]

@@ -1,13 +1,11 @@
 """A frozen weight laid out once as oneDNN reads it, instead of anew for each product: for few rows at a time."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 # The operators with which torch's own compiler packs; their names and arguments are no promise.
 TRIED = ((2, 13), (2, 15))  # first release tried, and first not
-Product = Callable[[torch.Tensor], torch.Tensor]
 
 
 def packs(layer: torch.nn.Linear) -> bool:
@@ -25,9 +23,17 @@ def packs(layer: torch.nn.Linear) -> bool:
     )
 
 
-def product_of(layer: torch.nn.Linear) -> Product:
-    """Return x [..., I] → x·Wᵀ + bias [..., O] for the layer's weight as it is now."""
-    operators: Any = torch.ops.mkldnn
-    weight, bias = operators._reorder_linear_weight(layer.weight.detach(), 1), layer.bias
-    compute = operators._linear_pointwise.default
-    return lambda x: compute(x, weight, bias, "none", [], "")
+class Packed:
+    """x [..., I] → x·Wᵀ + bias [..., O] for a layer's weight as it is now."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        operators: Any = torch.ops.mkldnn
+        self.weight = operators._reorder_linear_weight(layer.weight.detach(), 1)
+        self.bias, self.product = layer.bias, operators._linear_pointwise.default
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.product(x, self.weight, self.bias, "none", [], "")
+
+    def unpacked(self) -> torch.Tensor:
+        """Return a copy of the weight [O, I] as it was."""
+        return self.weight.to_dense()

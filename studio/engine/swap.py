@@ -1,4 +1,4 @@
-"""Plain LoRA adapters on one base: read at once, switched by one pointer, and several of them in one batch.
+"""LoRA and DoRA adapters on one base: read at once, switched by one pointer, and several of them in one batch.
 
 Every linear layer of the base looks up its part of the adapters in use by its number, and does what peft's own layer
 does, operation by operation: the logits are those of a fresh `PeftModel.from_pretrained`, bit by bit.
@@ -8,11 +8,12 @@ import json
 import math
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -21,21 +22,35 @@ from peft.utils.transformers_weight_conversion import get_checkpoint_conversion_
 from torch.nn import functional
 
 from studio.engine import models, packed_weight
-from studio.engine.packed_weight import Product
 
 KEEP, ROOM = 64, 1 << 30  # adapters held in memory, and bytes of them; those unused for longest go first
 RANK, ALPHA = ("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")
-READ = {"peft_type", *RANK, *ALPHA, "use_rslora", "target_modules"}
+READ = {"peft_type", *RANK, *ALPHA, "use_rslora", "use_dora", "target_modules"}
 READ |= {"exclude_modules", "layers_to_transform", "layers_pattern"}
 # What the file says of its making, and of kinds whose own switch is another key.
 IDLE = {"peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode", "lora_dropout"}
 IDLE |= {"task_type", "bias", "init_lora_weights", "megatron_core", "qalora_group_size", "runtime_config"}
 IDLE |= {"loftq_config", "eva_config", "corda_config", "lora_ga_config"}
-WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_(A|B|magnitude_vector)(?:\.weight)?")
+Product = Callable[[torch.Tensor], torch.Tensor]
 
-# Aᵀ [in, r], Bᵀ [r, out], scale; that of several adapters side by side is a tensor. Last the scale where it may be
-# taken in the sum, as nothing is rounded by a power of two; 0 where it may not.
-Part = tuple[torch.Tensor, torch.Tensor, float | torch.Tensor, float]
+
+class Part(NamedTuple):
+    """What an adapter adds to one layer, or several do, each to its row of a batch.
+
+    `alpha` is the scale where it may be taken in the sum, as nothing is rounded by a power of two; 0 where it may not.
+    `stretch` is DoRA's magnitude by norm, of each output, 1 for rows of plain LoRA.
+    """
+
+    down: torch.Tensor  # Aᵀ [in, r]
+    up: torch.Tensor  # Bᵀ [r, out]
+    scale: float | torch.Tensor  # of several adapters [B, 1, sum of ranks]
+    alpha: float
+    stretch: torch.Tensor | None  # [out], of several [B, 1, out]
+
+    @property
+    def bytes(self) -> int:
+        return self.down.nbytes + self.up.nbytes + (self.stretch.nbytes if self.stretch is not None else 0)
 
 
 class MisfitError(ValueError):
@@ -62,7 +77,7 @@ class _Shared:
 
 
 class Swap:
-    """The plain LoRA adapters of a base. None is in use at first."""
+    """The LoRA and DoRA adapters of a base. None is in use at first."""
 
     def __init__(self, model: Any, whole: bool = False) -> None:
         self.shared = _Shared()
@@ -83,16 +98,18 @@ class Swap:
         self.translated = get_checkpoint_conversion_mapping(model.config.model_type) is not None
         self.device = model.device
         self.packed = not whole and any(packed_weight.packs(layer) for layer in linear.values())
-        for number, layer in enumerate(linear.values()):
+        self.products: dict[str, Product] = {}
+        for number, (name, layer) in enumerate(linear.items()):
             product: Product = partial(functional.linear, weight=layer.weight, bias=layer.bias)
             if self.packed and packed_weight.packs(layer):
-                product, layer.weight = packed_weight.product_of(layer), None
-            layer.forward = _forward(product, number, self.shared)
+                product, layer.weight = packed_weight.Packed(layer), None
+            self.products[name] = product
+            layer.forward = _forward(product, layer.bias, number, self.shared)
         if self.packed:
             models.leave_file(model)
 
     def load(self, adapter: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> bool:
-        """Hold an adapter, without using it. Return False where it is no plain LoRA; raise MisfitError.
+        """Hold an adapter, without using it. Return False where it is neither LoRA nor DoRA; raise MisfitError.
 
         `config` is its adapter_config.json, `weights` its tensors by the names in its file.
         """
@@ -110,11 +127,15 @@ class Swap:
         if set(targets) != set(pairs):
             raise MisfitError(f"weights for {len(pairs)} layers, {len(targets)} are named by its settings")
         parts = [
-            _part(name, layer, pairs[name], config, self.device) if name in pairs else None
+            _part(name, layer, pairs[name], config, self.device, partial(self._weight, name)) if name in pairs else None
             for name, layer in self.linear.items()
         ]
-        self.tables[adapter] = Table(parts, sum(part[0].nbytes + part[1].nbytes for part in parts if part))
+        self.tables[adapter] = Table(parts, sum(part.bytes for part in parts if part))
         return True
+
+    def _weight(self, name: str) -> torch.Tensor:
+        product = self.products[name]
+        return product.unpacked() if isinstance(product, packed_weight.Packed) else self.linear[name].weight
 
     def use(self, *adapters: Path | None) -> None:
         """Make this adapter (None: the base) answer next, or, of several, each the row of a batch in its place."""
@@ -149,7 +170,7 @@ class Swap:
 
 
 def plain(config: dict[str, Any]) -> bool:
-    """Whether an adapter is LoRA as in the paper, all in A, B and a scale, and its settings can be read."""
+    """Whether an adapter is LoRA or DoRA as in the papers, with nothing besides, and its settings can be read."""
     targets = config.get("target_modules")
     return (
         config["peft_type"] == "LORA"
@@ -176,18 +197,26 @@ def _choice(config: dict[str, Any], names: tuple[str, str], layer: str) -> Any:
 def _part(
     name: str,
     layer: torch.nn.Linear,
-    pair: dict[str, torch.Tensor],
+    own: dict[str, torch.Tensor],
     config: dict[str, Any],
     device: torch.device,
+    weight: Callable[[], torch.Tensor],
 ) -> Part:
-    """Return what the layer adds: A and B in fp32, as peft has them on any base, and the scale."""
+    """Return what the layer adds: A and B in fp32, as peft has them on any base, the scale, and DoRA's stretch."""
     rank, alpha = _choice(config, RANK, name), _choice(config, ALPHA, name)
-    shapes = {"A": (rank, layer.in_features), "B": (layer.out_features, rank)}
-    if {key: tuple(value.shape) for key, value in pair.items()} != shapes:
+    shapes: dict[str, tuple[int, ...]] = {"A": (rank, layer.in_features), "B": (layer.out_features, rank)}
+    shapes |= {"magnitude_vector": (layer.out_features,)} if config.get("use_dora") else {}
+    if {key: tuple(value.shape) for key, value in own.items()} != shapes:
         raise MisfitError(f"{name} is {layer.in_features} → {layer.out_features}")
-    down, up = (pair[key].to(device, torch.float32) for key in "AB")
+    wide = {key: value.to(device, torch.float32) for key, value in own.items()}
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    return down.t(), up.t(), scale, scale if abs(math.frexp(scale)[0]) == 0.5 else 0.0
+    stretch = None
+    if "magnitude_vector" in wide:
+        # The norms stay, as weight and adapter do; formed as peft forms them at every call.
+        change = functional.linear(wide["A"].t().contiguous(), wide["B"]).t()
+        stretch = wide["magnitude_vector"] / torch.linalg.norm(weight().to(torch.float32) + scale * change, dim=1)
+    power = abs(math.frexp(scale)[0]) == 0.5
+    return Part(wide["A"].t(), wide["B"].t(), scale, scale if power and stretch is None else 0.0, stretch)
 
 
 def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
@@ -198,31 +227,40 @@ def _side_by_side(parts: tuple[Part | None, ...]) -> Part | None:
     there = [(row, part) for row, part in enumerate(parts) if part]
     if not there:
         return None
-    down, up = torch.cat([part[0] for _, part in there], 1), torch.cat([part[1] for _, part in there])
+    down, up = torch.cat([part.down for _, part in there], 1), torch.cat([part.up for _, part in there])
     owned = down.new_zeros(len(parts), 1, len(up))  # [B, 1, sum of ranks]
+    stretched = any(part.stretch is not None for _, part in there)
+    stretch = down.new_ones(len(parts), 1, up.shape[1]) if stretched else None
     begin = 0
     for row, part in there:
-        owned[row, :, begin : begin + len(part[1])] = part[2]
-        begin += len(part[1])
-    return down, up, owned, 1.0
+        owned[row, :, begin : begin + len(part.up)] = part.scale
+        begin += len(part.up)
+        if stretch is not None and part.stretch is not None:
+            stretch[row] = part.stretch
+    return Part(down, up, owned, 0.0 if stretched else 1.0, stretch)
 
 
-def _forward(product: Product, number: int, shared: _Shared) -> Any:
+def _forward(product: Product, bias: torch.Tensor | None, number: int, shared: _Shared) -> Any:
     """Return a forward for a layer that adds what the adapter in use adds to its own product."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:  # [B, T, in] → [B, T, out]
         result = product(x)
         if shared.current is None or (part := shared.current[number]) is None:
             return result
-        down, up, scale, alpha = part
+        down, up, scale, alpha, stretch = part
         seen = shared.seen
         if seen is None or seen[0] is not x:
             seen = shared.seen = x, x.reshape(-1, x.shape[-1]).to(torch.float32)
         hidden = seen[1].mm(down)
         if isinstance(scale, torch.Tensor):
             hidden.view(*x.shape[:-1], -1).mul_(scale)
-        # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
+            scale = 1.0
         added = hidden.mm(up)
+        if stretch is not None:  # DoRA's order of operations in peft
+            own = result if bias is None else result - bias
+            more = (stretch - 1) * own + stretch * added.view(result.shape) * scale
+            return (result + more).to(result.dtype)
+        # In place, yet rounded as in `result + up(down(x)) * scale`, whatever the base's precision.
         result.view(added.shape).add_(added if alpha else added.mul_(scale), alpha=alpha or 1)
         return result
 

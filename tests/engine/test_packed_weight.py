@@ -19,7 +19,8 @@ def test_the_product_is_that_of_the_plain_layer(rows, bias):
         pytest.skip("this processor does not compute in 16 bits")
     x = torch.randn(2, rows, 96, dtype=torch.bfloat16)
     with torch.no_grad():
-        torch.testing.assert_close(packed_weight.product_of(plain)(x), plain(x))
+        torch.testing.assert_close(packed_weight.Packed(plain)(x), plain(x))
+    assert torch.equal(packed_weight.Packed(plain).unpacked(), plain.weight)
 
 
 def test_other_precisions_and_releases_stay_plain(monkeypatch):

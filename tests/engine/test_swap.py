@@ -110,7 +110,7 @@ def test_each_row_of_a_batch_has_its_own_adapter(tiny, tmp_path, kinds, seed):
     held = Swap(model)
     adapters = [None]
     for kind in kinds:
-        adapter = make(tiny, tmp_path / str(next(count)), **{**kind, "use_dora": False})
+        adapter = make(tiny, tmp_path / str(next(count)), **kind)
         assert held.load(adapter, *gate.opened(adapter))
         adapters.append(adapter)
     alone = []
@@ -124,7 +124,6 @@ def test_each_row_of_a_batch_has_its_own_adapter(tiny, tmp_path, kinds, seed):
 @pytest.mark.parametrize(
     "config",
     [
-        {"use_dora": True},
         {"bias": "lora_only"},
         {"lora_bias": True},
         {"modules_to_save": ["norm"]},
@@ -176,8 +175,9 @@ def test_settings_that_are_not_sound_are_left_to_peft(tiny, tmp_path):
         assert not Swap(fresh(tiny)).load(adapter, config | change, weights)
 
 
-def test_in_16_bits_the_base_packs_its_weights_and_answers_the_same(tiny, tmp_path):
-    adapter = make(tiny, tmp_path / "a")
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_in_16_bits_the_base_packs_its_weights_and_answers_the_same(tiny, tmp_path, use_dora):
+    adapter = make(tiny, tmp_path / "a", use_dora=use_dora)
     model = fresh(tiny, torch.bfloat16)
     held = Swap(model)
     assert held.load(adapter, *gate.opened(adapter))
@@ -188,13 +188,13 @@ def test_in_16_bits_the_base_packs_its_weights_and_answers_the_same(tiny, tmp_pa
 
 
 def test_a_kind_that_reads_the_weights_finds_them_again(tiny, tmp_path):
-    plain, dora = make(tiny, tmp_path / "plain"), make(tiny, tmp_path / "dora", use_dora=True)
+    plain, other = make(tiny, tmp_path / "plain"), make(tiny, tmp_path / "other", bias="lora_only")
     pipeline = Pipeline(tiny, dtype=torch.bfloat16)
     pipeline.select(plain)
     before = logits(pipeline.model)
-    pipeline.select(dora)
+    pipeline.select(other)
     assert not pipeline.swap.packed
-    expected = logits(peft.PeftModel.from_pretrained(fresh(tiny, torch.bfloat16), dora).eval())
+    expected = logits(peft.PeftModel.from_pretrained(fresh(tiny, torch.bfloat16), other).eval())
     torch.testing.assert_close(logits(pipeline.model), expected)
     pipeline.select(plain)
     torch.testing.assert_close(logits(pipeline.model), before)
