@@ -72,7 +72,7 @@ def _fitting(adapter: Path) -> Iterator[None]:
 class Pipeline:
     """A base model and the adapters loaded on it. Not safe for two callers at once.
 
-    Plain LoRA is switched by a pointer (swap), every other kind by peft, and one of them at a time is on the base.
+    LoRA and DoRA are switched by a pointer (swap), every other kind by peft, and one of them at a time is on the base.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Pipeline:
             raise
 
     def _held(self, adapter: Path) -> bool:
-        """Whether the adapter is plain LoRA, which is held for a switch from then on."""
+        """Whether the adapter is LoRA or DoRA, which is held for a switch from then on."""
         if adapter in self.swap.tables or adapter in self.others.loaded:
             return adapter in self.swap.tables
         config, weights = gate.opened(adapter)
@@ -182,7 +182,7 @@ class Pipeline:
     ) -> Iterator[tuple[int, str | dict[str, Any]]]:
         """Let each adapter (None: the base) answer its own messages; yield lane and piece, or lane and figures.
 
-        Plain LoRA adapters and the base answer in one batch, others one after the other until one is stopped. Greedy
+        LoRA and DoRA adapters and the base answer in one batch, others one after the other until one is stopped. Greedy
         answers in fp32 are those given alone.
         Options: `room`, the most tokens; `temperature`; `top_p`; `seed`; `stop`, words before which an answer ends;
         `stopped`, which is asked at every token.

@@ -1,4 +1,4 @@
-"""Adapters that peft itself holds on the base and switches, a walk over all layers each time: all but plain LoRA."""
+"""Adapters that peft itself holds on the base and switches, a walk over all layers each time: all but LoRA and DoRA."""
 
 import contextlib
 from pathlib import Path

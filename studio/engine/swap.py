@@ -111,7 +111,7 @@ class Swap:
     def load(self, adapter: Path, config: dict[str, Any], weights: dict[str, torch.Tensor]) -> bool:
         """Hold an adapter, without using it. Return False where it is neither LoRA nor DoRA; raise MisfitError.
 
-        `config` is its adapter_config.json, `weights` its tensors by the names in its file.
+        `config` is its adapter_config.json, `weights` its tensors by the names in its file, given away.
         """
         if self.translated or not plain(config):
             return False
@@ -214,7 +214,8 @@ def _part(
     if "magnitude_vector" in wide:
         # The norms stay, as weight and adapter do; formed as peft forms them at every call.
         change = functional.linear(wide["A"].t().contiguous(), wide["B"]).t()
-        stretch = wide["magnitude_vector"] / torch.linalg.norm(weight().to(torch.float32) + scale * change, dim=1)
+        norm = torch.linalg.norm(weight().to(torch.float32) + scale * change, dim=1)
+        stretch = wide["magnitude_vector"].div_(norm)  # in place: small pieces between large ones would keep those
     power = abs(math.frexp(scale)[0]) == 0.5
     return Part(wide["A"].t(), wide["B"].t(), scale, scale if power and stretch is None else 0.0, stretch)
 

@@ -29,15 +29,16 @@ ASK = [
 ]
 
 
-def make(model: str, folder: Path) -> list[Path]:
+def make(model: str, folder: Path, dora: bool) -> list[Path]:
     base: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    adapted = peft.get_peft_model(base, peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear"))
+    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", use_dora=dora)
+    adapted = peft.get_peft_model(base, config)
     made = []
     for number in range(COUNT):
         torch.manual_seed(number)
         with torch.no_grad():
             for name, value in adapted.named_parameters():
-                if "lora_" in name:
+                if "lora_A" in name or "lora_B" in name:
                     value.normal_(std=0.01)
         made.append(folder / f"adapter-{number}")
         adapted.save_pretrained(str(made[-1]))
@@ -83,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of a base model instead of the starter model")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--dora", action="store_true", help="DoRA adapters instead of LoRA")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = options.model or Models(Home(folder / "home").prepare()).fetch_starter().path
-        compare(model, make(model, folder), options.repeat)
+        compare(model, make(model, folder, options.dora), options.repeat)
 
 
 def compare(model: str, adapters: list[Path], repeat: int) -> None:
