@@ -12,6 +12,7 @@ from studio.domain.records import Dataset, Model
 from studio.domain.words import count, model_name, plural, rate, short
 from studio.services.check import Lengths
 from studio.services.machine import MachineFacts
+from studio.services.rank import rank_for
 
 NO_LIMIT = math.inf
 # Starting points, found by trying; (up to this many, value), read from the top.
@@ -22,7 +23,7 @@ BATCH_TOKENS_CPU = 2_048  # activations of more no longer fit the processor's ca
 BATCH_TOKENS_GPU = ((16e9, 4_096), (NO_LIMIT, 8_192))  # bytes of the card's memory
 TEXT_PIECE = 1_024  # tokens; longer pieces of plain text make for too few corrections
 CHECKS = 5  # measurements of the held-out loss in a run
-CHARACTERS_A_TOKEN = 4  # of English text
+CHARACTERS_A_TOKEN, ANSWERS = 4, 0.4  # of English text; share of a conversation that is usually trained
 USUAL_RATE = 2e-4  # what the method table's learning rates are relative to
 
 # Why the defaults are what they are, for the values that do not depend on anything.
@@ -31,7 +32,7 @@ DEFAULTS = {
     "data.over_length": "Nothing is left out without your word.",
     "data.skip_bad_rows": "A row that cannot be used is shown to you first.",
     "data.repairs": "Nothing is changed that you did not choose.",
-    "method.dropout": "Off: with few passes over the data it costs more than it gives.",
+    "method.dropout": "Off, whatever the model: with few passes over the data it costs more than it gives.",
     "method.targets": "An adapter on every linear layer learns more than one on attention alone.",
     "method.block_size": "Blocks of 32 hold about as much as LoRA's rank 16.",
     "method.virtual_tokens": "20 hold a task; each takes a place of the model's context.",
@@ -108,13 +109,18 @@ def recommend(
         reasons[key] = reason if same else f"You set this. {word}: {_shown(key, usual)}. {reason}"
     unused = [knob for knob in document["method"] if knob not in ("name", *method.knobs)]
     reasons |= {f"method.{knob}": f"{method.title} does not use it." for knob in unused}
+    text = dataset.kind == "text"
+    characters = lengths.total * (1 - dataset.eval_rows / max(dataset.usable, 1))
     rank = method.rank
     if "rank" in method.knobs:
-        rank = settle("method.rank", rank, f"Usual for {method.title}; new knowledge may need four times as much.")
+        taught = characters / CHARACTERS_A_TOKEN * (1 if text else ANSWERS)
+        enough, why = rank_for(document, method, model, taught)
+        if method.rank <= special.get("method.rank", (0,))[0] < enough:
+            del special["method.rank"]  # there is more to learn than is usual for the purpose
+        rank = settle("method.rank", enough, why)
     if "alpha" in method.knobs:
         settle("method.alpha", 2 * rank, "Twice the rank is the usual strength.")
     settle("model.quantization", method.quantization, _quantization(method.quantization, method.title))
-    text = dataset.kind == "text"
     settle("train.objective", "text" if text else "sft", f"The data is {'plain text' if text else 'conversations'}.")
 
     rows = dataset.train_rows
@@ -134,9 +140,7 @@ def recommend(
             int(min(TEXT_PIECE, context)),
             "Plain text is cut into pieces; shorter ones give more corrections for the same text.",
         )
-        rows = max(
-            rows, round(lengths.total / CHARACTERS_A_TOKEN * (1 - dataset.eval_rows / max(dataset.usable, 1)) / piece)
-        )
+        rows = max(rows, round(characters / CHARACTERS_A_TOKEN / piece))
     elif "data.max_length" in special:
         settle("data.max_length", "auto", "")
     elif config.data.max_length == "auto":

@@ -57,6 +57,16 @@ def settled(
     return flat(config.model_dump(exclude={"name", "profile"})), reasons
 
 
+def test_much_text_goes_before_the_usual_rank_of_a_purpose() -> None:
+    few, _ = settled("profile=domain-text", kind="text", characters=10**6)
+    assert few["method.rank"] == 64
+    much, reasons = settled("profile=domain-text", kind="text", characters=3 * 10**8)
+    assert (much["method.rank"], much["method.alpha"]) == (128, 256)
+    assert "trained tokens" in reasons["method.rank"]
+    small, _ = settled("profile=small-memory", characters=10**10)
+    assert small["method.rank"] == 8, "memory was what mattered"
+
+
 @pytest.mark.spec("U21.5")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["chat", "text"])
