@@ -13,6 +13,7 @@ from studio.domain.events import Phase, Report, ignore
 from studio.domain.records import Difference, Finding
 from studio.services import structures
 from studio.services.formats import Problem, Source
+from studio.services.pieces import count
 from studio.services.seen import ENCODE, Seen, mark_of
 from studio.services.structures import Layout, Sure
 
@@ -23,6 +24,7 @@ LISTED = 50  # problems kept with their sentences; all are counted
 FEWEST, ADVISED = 4, 20  # examples
 LOOKED_AT = 2**25  # bytes whose encoding is looked at when only the first rows are read
 REPORT_EVERY = 5_000  # rows
+PIECES, COUNTED = 500, 2_000  # examples whose tokens are guessed at, and characters of a text for that
 
 HELD_OUT, SEED = 0.1, 42  # share of the rows kept for testing, and what chooses them, where nothing else is said
 Sink = Callable[[int, str], object]
@@ -37,6 +39,7 @@ class Lengths(BaseModel):
     p95: int = 0
     longest: int = 0
     longest_row: int = 0
+    a_token: float = 4.0  # characters that a token takes, about
 
 
 class Check(BaseModel):
@@ -63,6 +66,7 @@ class Check(BaseModel):
     examples: list[dict[str, Any]] = []
     words: Lengths = Lengths()
     characters: Lengths = Lengths()
+    answers: Lengths = Lengths()  # of the last ones, in characters
 
 
 class _Tally:
@@ -189,13 +193,14 @@ def survey(
     from studio.services.findings import MAX_TOKENS, Findings
     from studio.services.repair import Repairs
 
-    words, characters = _Tally(), _Tally()
+    words, characters, answers = _Tally(), _Tally(), _Tally()
     first = first_examples(source, layout)
     # telling languages takes a second to load
     findings = Findings(layout, first, max_tokens or MAX_TOKENS, languages=limit is None, held=held)
     mending = Repairs(repairs, layout, first)
     found = source.rows()
-    rows = 0
+    rows = counted = 0
+    pieces = 0.0
     for rows, (number, raw) in enumerate(islice(found, limit), 1):
         example: dict[str, Any] | Problem | str
         raw, example = (raw, raw) if isinstance(raw, Problem) else mending.read(number, raw)
@@ -217,6 +222,11 @@ def survey(
         length = sum(len(text) for text in texts)
         words.add(sum(len(text.split()) for text in texts), number)
         characters.add(length, number)
+        if words.counts.total() <= PIECES:
+            pieces += sum(count(text[:COUNTED]) for text in texts)
+            counted += sum(len(text[:COUNTED]) for text in texts)
+        if "messages" in example:
+            answers.add(len(texts[-1]), number)
         line = ENCODE(example)
         mark = mark_of(line, seed)
         is_new = seen.add(mark)
@@ -228,6 +238,9 @@ def survey(
     result.duplicates = result.usable - seen.count
     result.complete = limit is None or next(found, None) is None
     result.words, result.characters = words.summary(), characters.summary()
+    result.answers = answers.summary()
+    if pieces:
+        result.characters.a_token = round(counted / pieces, 2)
     result.warnings = [*layout.notes, *_warnings(result, source)]
     bound = seen.bound(result.usable, eval_fraction)
     result.findings = findings.result(characters.counts, result.characters.p95, bound)

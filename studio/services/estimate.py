@@ -16,33 +16,30 @@ from studio.domain.events import Report, ignore
 from studio.domain.quote import Quote, Rung
 from studio.domain.records import Dataset, Model
 from studio.domain.shape import Shape
-from studio.services import ladder, trial
+from studio.services import besides, ladder, trial
+from studio.services.besides import Held
 from studio.services.datasets import Datasets
-from studio.services.footprint import Load, disk, footprint, in_flight, shape_of
+from studio.services.footprint import LAUNCH, Load, disk, footprint, in_flight, least_turn, shape_of
 from studio.services.machine import Machine, MachineFacts
 from studio.services.models import Models
-from studio.services.past import Past, correction, free, past_of
+from studio.services.past import Past, correction, free, past_of, slower_around
 from studio.services.power import Power
 from studio.services.prepare import Resolved
-from studio.services.refine import COMPARED, GENERAL, RAMBLES, SWAPPED, refined
+from studio.services.refine import refined
 from studio.services.runs import Runs
 from studio.storage.paths import Home
 
 CONTEXT = 0.6e9  # bytes the driver takes of a card for a process
-CHARACTERS_A_TOKEN, TEMPLATE = 4, 30  # of English text; tokens a chat template adds to an example
+TEMPLATE = 30  # tokens a chat template adds to an example
 TRAINED = 0.4  # share of an example's tokens that is usually trained
+TRAINED_READ = 1_000_000  # tokens of an earlier run that are looked at to know it
 ROUGH_MARGIN = 0.25  # of the peak
 # The true time lies between the estimate divided and multiplied by it.
 SAME, ALIKE, ROUGH = 1.2, 1.6, 3.0  # this model and method were trained here; another was; nothing was
 FEW, ENOUGH = 2.0, 3  # a run may have shared the machine with other work; so many would show it
 CORE_BF16, CORE_FP32 = 130e9, 60e9  # operations a second of a processor's core in training
 CARD, USED = 60e12, 0.35  # operations a second of a card that is not in the table; the share training reaches
-LAUNCH = 2e-3  # seconds a card needs for a layer, forward and back, however little there is to compute
 SLOWER = {"none": 1.0, "int8": 1.5, "nf4": 1.3}
-FORWARD = 0.4  # of the time to train on a token that looking at it takes
-CHECKED = 0.3  # tokens held out that the engine looks at, of those it trains on
-# Tokens trained in the time of: a token of all answers, each of these besides, the fixed questions of a check.
-TURN, WORD, SAMPLED = 14, 0.7, 500
 START, READ = 8.0, 1e9  # seconds to start; bytes of a model read a second
 
 
@@ -53,6 +50,7 @@ class Tokens:
     mean: float
     p95: int
     longest: int
+    answer: int  # the longest
     trained: float = TRAINED
 
     def at_most(self, rows: float) -> float:
@@ -128,19 +126,26 @@ class Estimates:
         """Return the lengths as an earlier run has counted them, else from the characters, cut at the limit."""
         limit = config.data.max_length if config.data.max_length != "auto" else model.context or math.inf
         kept = [each for each in Path(dataset.path).glob("tokens/train-*/lengths") if each.stat().st_size]
-        trained = TRAINED
         if kept:
             newest = max(kept, key=lambda file: file.stat().st_mtime)
             lengths = np.fromfile(newest, np.int32)
             mean, p95, longest = float(lengths.mean()), int(np.quantile(lengths, 0.95)), int(lengths.max())
-            trained = float(np.fromfile(newest.with_name("trained"), np.bool_, 1_000_000).mean())
+            some = np.fromfile(newest.with_name("trained"), np.bool_, TRAINED_READ)
+            starts = np.cumsum(lengths) - lengths
+            answer = int(np.add.reduceat(some, starts[starts < len(some)], dtype=np.int64).max())
+            trained = float(some.mean())
         else:
-            seen = self.datasets.profile(dataset.id).characters
+            seen = self.datasets.profile(dataset.id)
             more = 0 if dataset.kind == "text" else TEMPLATE
-            mean, p95, longest = (round(of / CHARACTERS_A_TOKEN) + more for of in (seen.mean, seen.p95, seen.longest))
+            of = seen.characters
+            mean, p95, longest = (round(each / of.a_token) + more for each in (of.mean, of.p95, of.longest))
+            known = seen.answers.total > 0  # it was not counted in data sets of earlier releases
+            trained = seen.answers.mean / of.a_token / mean if known else TRAINED
+            answer = round(seen.answers.longest / of.a_token) if known else round(TRAINED * longest)
         if dataset.kind == "text":  # cut into pieces
             mean, trained = min(mean, limit), 1.0
-        return Tokens(min(mean, limit), int(min(p95, limit)), int(max(1, min(longest, limit))), trained)
+        longest = int(max(1, min(longest, limit)))
+        return Tokens(min(mean, limit), int(min(p95, limit)), longest, min(answer, longest), min(1.0, trained))
 
     def _room(self, config: TrainingConfig, facts: MachineFacts) -> int:
         """Return the bytes a run may use, as if the runs at work had ended: it would wait for them."""
@@ -223,9 +228,11 @@ def _quote(
     else:
         train_seconds = again * work / speed
     load_seconds = START + (2 if dataset.eval_rows else 1) * model.bytes / READ
-    others = load_seconds + _others(config, dataset, tokens, train_seconds / trained, steps, trained)
-    others *= statistics.median([each.others for each in same or here if each.others] or [1.0])
-    seconds = train_seconds + others
+    asked = min(config.evaluate.answers, dataset.eval_rows) if dataset.kind == "chat" else 0
+    held = Held(dataset.eval_rows, tokens.mean, tokens.trained * tokens.mean, tokens.answer, asked)
+    turn = least_turn(shape, card)
+    others = load_seconds + besides.rough(config, held, train_seconds / trained, turn, steps, trained)
+    seconds = train_seconds + others * slower_around(same or here)
     parts = {name: round(value * ratio) for name, value in found.parts.items()}
     return Quote(
         peak_memory_bytes=peak,
@@ -274,23 +281,3 @@ def _fastest(name: str) -> float:
         return card(name).tflops * 1e12
     except NotFound:
         return CARD
-
-
-def _others(config: TrainingConfig, dataset: Dataset, tokens: Tokens, second: float, steps: int, trained: int) -> float:
-    """Return the seconds of checks on held-out rows, and of the comparison at the end, if a token takes `second`."""
-    held = dataset.eval_rows
-    if not held:
-        return 0.0
-    every = max(1, steps // 5) if config.evaluate.every == "auto" else config.evaluate.every
-    checks = 1 + steps / every
-    looked = checks * tokens.mean * min(held, 100, max(CHECKED * trained / checks / tokens.mean, 16))
-    looked += 2 * (min(COMPARED, held) * tokens.mean + (GENERAL if config.evaluate.general else 0))
-    asked, words = 0, 0.0
-    if dataset.kind == "chat":
-        looked += min(SWAPPED, held) * tokens.mean
-        asked = min(config.evaluate.answers, held)
-        words = checks * SAMPLED if config.evaluate.samples else 0
-    if asked:
-        room = min(512, tokens.trained * tokens.longest * 1.25 + 8)
-        words += 2 * room * TURN + asked * (RAMBLES * room + tokens.trained * tokens.mean) * WORD
-    return second * (FORWARD * looked + words)

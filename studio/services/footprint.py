@@ -13,6 +13,7 @@ from studio.domain.shape import Shape
 LIBRARIES = 0.59e9  # bytes of an engine that has loaded nothing yet
 HEAP = 0.1  # of what a step adds, that a processor's allocator keeps besides
 KERNELS = 0.1e9  # bytes of a card that matrix products work in; the driver's context is no part of what a run counts
+LAUNCH = 2e-3  # seconds a card needs for a layer, forward and back, however little there is to compute
 CHUNK = 256  # labelled positions whose probabilities are held at once
 SHARE = 0.8  # of the free memory that the engine lets activations take before it computes layers again
 NF4, INT8 = 0.53, 1.01  # bytes a number, with its scales
@@ -88,6 +89,11 @@ def footprint(shape: Shape, config: TrainingConfig, load: Load) -> Footprint:
         "Programs": KERNELS if load.card else LIBRARIES + HEAP * (activations + start),
     }
     return Footprint({name: round(value) for name, value in parts.items()}, again)
+
+
+def least_turn(shape: Shape, card: bool) -> float:
+    """Return the seconds that a card needs at least to say a token: it waits to be asked for each kernel."""
+    return shape.layers * LAUNCH / 3 if card else 0.0
 
 
 def in_flight(config: TrainingConfig, load: Load) -> tuple[int, int]:

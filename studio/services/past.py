@@ -70,3 +70,8 @@ def quoted(path: str, created: str) -> Quote | None:
 def correction(past: Iterable[Past], basis: Literal["rough", "calculated"]) -> float:
     """Return by what a peak foretold in this way has to be multiplied."""
     return statistics.median([each.memory[basis] for each in past if basis in each.memory] or [1.0])
+
+
+def slower_around(past: Iterable[Past]) -> float:
+    """Return by what the time foretold around the steps has to be multiplied."""
+    return statistics.median([each.others for each in past if each.others] or [1.0])

@@ -23,7 +23,7 @@ BATCH_TOKENS_CPU = 2_048  # activations of more no longer fit the processor's ca
 BATCH_TOKENS_GPU = ((16e9, 4_096), (NO_LIMIT, 8_192))  # bytes of the card's memory
 TEXT_PIECE = 1_024  # tokens; longer pieces of plain text make for too few corrections
 CHECKS = 5  # measurements of the held-out loss in a run
-CHARACTERS_A_TOKEN, ANSWERS = 4, 0.4  # of English text; share of a conversation that is usually trained
+ANSWERS = 0.4  # share of a conversation that is usually trained
 USUAL_RATE = 2e-4  # what the method table's learning rates are relative to
 
 # Why the defaults are what they are, for the values that do not depend on anything.
@@ -110,11 +110,10 @@ def recommend(
     unused = [knob for knob in document["method"] if knob not in ("name", *method.knobs)]
     reasons |= {f"method.{knob}": f"{method.title} does not use it." for knob in unused}
     text = dataset.kind == "text"
-    characters = lengths.total * (1 - dataset.eval_rows / max(dataset.usable, 1))
+    tokens = lengths.total / lengths.a_token * (1 - dataset.eval_rows / max(dataset.usable, 1))
     rank = method.rank
     if "rank" in method.knobs:
-        taught = characters / CHARACTERS_A_TOKEN * (1 if text else ANSWERS)
-        enough, why = rank_for(document, method, model, taught)
+        enough, why = rank_for(document, method, model, tokens * (1 if text else ANSWERS))
         if method.rank <= special.get("method.rank", (0,))[0] < enough:
             del special["method.rank"]  # there is more to learn than is usual for the purpose
         rank = settle("method.rank", enough, why)
@@ -140,7 +139,7 @@ def recommend(
             int(min(TEXT_PIECE, context)),
             "Plain text is cut into pieces; shorter ones give more corrections for the same text.",
         )
-        rows = max(rows, round(characters / CHARACTERS_A_TOKEN / piece))
+        rows = max(rows, round(tokens / piece))
     elif "data.max_length" in special:
         settle("data.max_length", "auto", "")
     elif config.data.max_length == "auto":

@@ -1,20 +1,17 @@
 """A rough quote made exact by what an engine found: the real rows, the traced step, the steps it tried."""
 
-import math
 from typing import Any
 
-from studio.domain.config import TrainingConfig
 from studio.domain.quote import Quote
-from studio.services.footprint import shape_of
-from studio.services.past import Past, correction
+from studio.services import besides
+from studio.services.besides import Held
+from studio.services.footprint import least_turn, shape_of
+from studio.services.past import Past, correction, slower_around
 from studio.services.prepare import Resolved
-from studio.services.trial import Compared, Measured, Trial
+from studio.services.trial import Measured, Trial
 
 CALCULATED_MARGIN, MEASURED_MARGIN = 0.1, 0.05  # of the peak
 SPREAD = 1.25  # the true time lies between the measured divided and multiplied by it
-COMPARED, SWAPPED = 200, 48  # held-out rows compared at the end, and those of them with another's answer
-GENERAL = 3_400  # tokens of the general set
-RAMBLES = 0.7  # share of the room that a base's answers take
 START = 6.0  # seconds until an engine is up
 
 
@@ -33,10 +30,9 @@ def refined(rough: Quote, resolved: Resolved, found: Trial, past: list[Past]) ->
         parts = found.traced.parts if found.traced else rough.breakdown
         changes |= _memory(parts, found.measured.peak, rough.room_bytes, MEASURED_MARGIN)
         changes |= {"memory_basis": "measured", "recomputed_layers": found.measured.again}
-        changes |= _time(config, found, found.measured, work)
+        changes |= _time(resolved, found, found.measured, work)
     else:
-        more = work / rough.work
-        changes |= {name: round(getattr(rough, name) * more, 2) for name in ("seconds", "low", "high", "train_seconds")}
+        changes |= _rough(rough, resolved, found, past, work)
     quote = rough.model_copy(update=changes)
     memory, time = quote.peak_memory_bytes / rough.peak_memory_bytes, quote.seconds / rough.seconds
     for rung in quote.ladder:
@@ -63,13 +59,31 @@ def _memory(parts: dict[str, int], peak: int, room: int, margin: float) -> dict[
     }
 
 
-def _time(config: TrainingConfig, found: Trial, measured: Measured, work: float) -> dict[str, Any]:
+def _held(resolved: Resolved, found: Trial) -> Held:
+    asked = min(resolved.config.evaluate.answers, found.held) if resolved.dataset.kind == "chat" else 0
+    return Held(found.held, found.held_tokens / max(1, found.held), found.answers, found.answer, asked)
+
+
+def _rough(rough: Quote, resolved: Resolved, found: Trial, past: list[Past], work: float) -> dict[str, Any]:
+    """The speed stays a guess, what there is to do is known."""
+    train = rough.train_seconds * work / rough.work
+    turn = least_turn(shape_of(resolved.model), rough.device != "processor")
+    more = besides.rough(resolved.config, _held(resolved, found), train / found.tokens, turn, found.steps, found.tokens)
+    seconds = train + (rough.load_seconds + more) * slower_around(past)
+    times = {"seconds": seconds, "train_seconds": train}
+    times |= {name: getattr(rough, name) * seconds / rough.seconds for name in ("low", "high")}
+    return {name: round(value, 2) for name, value in times.items()}
+
+
+def _time(resolved: Resolved, found: Trial, measured: Measured, work: float) -> dict[str, Any]:
     """Steps, checks on held-out rows, base against adapter at the end."""
     train = measured.first + found.steps * measured.a_step + work / measured.speed
-    load = START + measured.load + (measured.compared.load if measured.compared else 0)
-    every = max(1, found.steps // 5) if config.evaluate.every == "auto" else config.evaluate.every
-    checks = (1 + math.ceil(found.steps / every)) * measured.check if found.held else 0
-    seconds = load + train + checks + (_compared(config, found, measured.compared) if measured.compared else 0)
+    load = START + measured.load
+    seconds = load + train
+    if found.held:
+        seconds += besides.checks(resolved.config, found.steps) * measured.check
+    if one := measured.compared:
+        seconds += one.load + besides.tried(resolved.config, _held(resolved, found), one)
     return {
         "train_seconds": round(train, 2),
         "load_seconds": round(load, 1),
@@ -78,20 +92,3 @@ def _time(config: TrainingConfig, found: Trial, measured: Measured, work: float)
         "high": round(seconds * SPREAD, 1),
         "time_basis": "measured",
     }
-
-
-def _compared(config: TrainingConfig, found: Trial, one: Compared) -> float:
-    """Rows and general texts are looked at twice, some rows once more with another's answer; questions are asked twice.
-
-    A base seldom ends an answer before there is no more room.
-    """
-    rows = min(COMPARED, found.held)
-    row = found.held_tokens / max(1, found.held)
-    each = rows * row + (GENERAL if config.evaluate.general else 0)
-    looked = each * one.base.look + (each + min(SWAPPED, found.held) * row) * one.adapter.look
-    asked = min(config.evaluate.answers, found.held)
-    if not asked:
-        return looked
-    room = min(512, found.answer * 1.25 + 8)
-    said = one.base.answers(RAMBLES * asked * room, room) + one.adapter.answers(asked * found.answers, room)
-    return looked + said

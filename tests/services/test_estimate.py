@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from studio.domain.config import TrainingConfig
-from studio.domain.document import from_document, with_edit
+from studio.domain.document import with_edit
 from studio.domain.quote import Quote
 from studio.domain.records import Dataset, Model
 from studio.services import trial
@@ -19,7 +19,6 @@ from studio.services.models import RECORD
 from studio.services.past import Past, free
 from studio.services.prepare import Resolved
 from studio.services.recommend import recommend
-from studio.services.refine import _compared
 from studio.storage.paths import Home
 from studio.studio import Studio
 from tests.domain.test_shape import STARTER
@@ -193,19 +192,6 @@ def test_what_an_engine_finds_is_taken_and_remembered(
     del found["measured"]
     third = Studio(studio.home.root).estimates.thorough(resolved)
     assert third.peak_memory_bytes == pytest.approx(3 * 10**9), "what was measured corrects what is traced"
-
-
-def test_the_comparison_is_foretold_from_a_little_of_it() -> None:
-    base = trial.Side(look=0.001, read=2, a_turn=0.05, a_token=0.01)
-    one = trial.Compared(load=1, base=base, adapter=trial.Side(look=0.002, read=3, a_turn=0.1, a_token=0.02))
-    found = trial.Trial.model_validate({**SIZES_FOUND, "answer": 40, "answers": 10, "measured": TRIED})
-    config = from_document({"model": {"id": "m"}, "data": {"path": "d"}, "evaluate": {"answers": 0, "general": False}})
-    looked = 99 * 0.001 + (99 + 99) * 0.002  # both sides, and the adapter's once more with others' answers
-    assert _compared(config, found, one) == pytest.approx(looked)
-    config.evaluate.answers = 3
-    room = 40 * 1.25 + 8
-    said = room * 0.05 + 3 * 0.7 * room * 0.01 + room * 0.1 + 3 * 10 * 0.02
-    assert _compared(config, found, one) == pytest.approx(looked + 2 + 3 + said)
 
 
 def test_a_step_that_cannot_be_traced_leaves_the_rough_figure(
