@@ -12,7 +12,7 @@ from studio.engine import gguf_file, swap
 
 def refuse(adapter: dict[str, Any], name: str) -> None:
     """Raise ModelError where an adapter is more than A, B and a scale for each layer."""
-    if not swap.plain(adapter):
+    if not swap.plain(adapter) or adapter.get("use_dora"):
         raise ModelError(
             f"{name} is more than plain LoRA, which is all that llama.cpp's adapters hold.",
             "Export it as gguf, with the base in the file.",

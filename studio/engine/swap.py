@@ -135,7 +135,7 @@ class Swap:
 
     def _weight(self, name: str) -> torch.Tensor:
         product = self.products[name]
-        return product.unpacked() if isinstance(product, packed_weight.Packed) else self.linear[name].weight
+        return product.unpacked() if isinstance(product, packed_weight.Packed) else self.linear[name].weight.detach()
 
     def use(self, *adapters: Path | None) -> None:
         """Make this adapter (None: the base) answer next, or, of several, each the row of a batch in its place."""
