@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studio.commands.common import Json, Map, comparison, emit, mapping, note, open_studio, progress, say
+from studio.commands.common import Json, Map, comparison, emit, mapping, note, on_tasks, open_studio, progress, say
 from studio.domain.errors import StudioError
 from studio.domain.events import Phase
 
@@ -152,7 +152,9 @@ def _figures(done: "Done") -> dict[str, Any]:
 
 def evaluate(
     adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="name, name@v2 or a folder.")],
-    dataset: Annotated[str, typer.Option(help="A data file never trained on, or a data set: its held-out rows.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="A data file never trained on, or a data set: its held-out rows.")
+    ] = None,
     map: Map = None,
     format: Annotated[str, typer.Option(help="Structure of the rows, if it is not detected.")] = "auto",
     answers: Annotated[int | None, typer.Option(help="How many answers to write and compare.", min=0)] = None,
@@ -161,28 +163,50 @@ def evaluate(
         str | None, typer.Option(help="Also ask a model which answers are better: an OpenAI-compatible address.")
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="The judge's name there.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Instead of --dataset: a folder of your own lm-eval tasks, with their data.")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Of --tasks, only this one. Repeat it.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Of --tasks, the first documents of each.", min=1)] = None,
+    chat_template: Annotated[
+        bool, typer.Option("--chat-template", help="Ask the questions of --tasks as chat does, not as plain text.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Measure an adapter against its base on a data file."""
+    """Measure an adapter against its base on a data file, or on tasks of lm-eval."""
     from studio.services.judge import Judge
 
+    if (dataset is None) == (tasks is None):
+        raise typer.BadParameter("one of the two: a data file, or a folder of tasks.", param_hint="--dataset, --tasks")
+    if dataset is None and (map or format != "auto" or answers is not None or not general or judge or judge_model):
+        raise typer.BadParameter("it goes with --task, --limit and --chat-template alone.", param_hint="--tasks")
+    if tasks is None and (task or limit or chat_template):
+        raise typer.BadParameter("they need --tasks.", param_hint="--task, --limit, --chat-template")
     if (judge is None) != (judge_model is None):
         raise typer.BadParameter("a judge has an address and a name.", param_hint="--judge, --judge-model")
     asked = Judge(judge, judge_model) if judge and judge_model else None
     if asked:
         note(f"The questions and both answers are sent to {asked.url}.")
     with progress() as report:
-        found = open_studio().evaluate.run(
-            adapter,
-            dataset,
-            map=mapping(map) or None,
-            format=format,
-            answers=answers,
-            general=general,
-            judge=asked,
-            report=report,
-        )
+        measure = open_studio().evaluate
+        if tasks is not None:
+            found = measure.tasks(
+                adapter, tasks, names=task or (), limit=limit, chat_template=chat_template, report=report
+            )
+        else:
+            found = measure.run(
+                adapter,
+                dataset or "",
+                map=mapping(map) or None,
+                format=format,
+                answers=answers,
+                general=general,
+                judge=asked,
+                report=report,
+            )
     if json:
         emit(found)
+    elif tasks is not None:
+        on_tasks(found)
     else:
         comparison(found)

@@ -15,7 +15,7 @@ import typer
 
 from studio.domain.errors import EngineError, StudioError
 from studio.domain.events import Phase, Report
-from studio.domain.metrics import lines
+from studio.domain.metrics import Line, Metric, lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -214,6 +214,19 @@ def comparison(report: dict[str, Any]) -> None:
     say(report["verdict"])
     if judged := report.get("judge"):
         say(judged["verdict"])
+
+
+def on_tasks(report: dict[str, Any]) -> None:
+    """Print base against adapter on tasks, a metric a row, and the verdict."""
+    rows = []
+    for name, differences in report["difference"].items():
+        for key, found in differences.items():
+            base, adapter = report["base"][name][key], report["adapter"][name][key]
+            told = Line(key, Metric(key, digits=3), base, adapter, found).difference
+            rows.append((name, f"{report['documents'][name]:,}", key, f"{base:,.3f}", f"{adapter:,.3f}", told))
+    head = ("Task", "Documents", "Metric", "Base model", "Adapter", "Difference, 95 % interval")
+    table(head, rows, right=(1, 3, 4))
+    say(report["verdict"])
 
 
 def read_yaml(path: Path) -> Any:

@@ -25,8 +25,10 @@ class Metric:
         return percent(value, self.digits) if self.share else f"{value:,.{self.digits}f}"
 
     def change(self, found: Mapping[str, float]) -> tuple[str, str]:
-        """Return a difference and its interval in words: +14 points, +11 to +17."""
+        """Return a difference and its interval in words: +14 points, +11 to +17; no interval where it has none."""
         scale = 100 if self.share else 1
+        if "low" not in found:
+            return signed(found["mean"] * scale, self.digits), ""
         mean, low, high = (signed(found[name] * scale, self.digits) for name in ("mean", "low", "high"))
         return f"{mean} points" if self.share else mean, f"{low} to {high}"
 

@@ -13,7 +13,7 @@ from studio.domain.errors import StudioError
 from studio.domain.events import Failed
 from studio.engine.report import MEETING, Reporter, bound_log, identify, settings, sole
 
-JOBS = ("train", "evaluate", "export", "convert", "keep", "measure", "chat", "inspect")
+JOBS = ("train", "evaluate", "tasks", "export", "convert", "keep", "measure", "chat", "inspect")
 
 
 def main() -> int:
@@ -62,6 +62,10 @@ def main() -> int:
             from studio.engine import evaluate
 
             evaluate.run(directory, reporter)
+        elif job == "tasks":
+            from studio.engine import tasks
+
+            tasks.run(directory, reporter)
         elif job == "export":
             from studio.engine import export
 

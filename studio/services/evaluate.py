@@ -1,18 +1,24 @@
-"""Base against adapter on a file of the user's, measured by an engine process."""
+"""Base against adapter on a file or on lm-eval tasks of the user's, measured by an engine process."""
 
+import importlib.util
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from studio.domain.config import EvaluateConfig
-from studio.domain.errors import DataError, NotFound
+from studio.domain.errors import DataError, NotFound, StudioError
 from studio.domain.events import Phase, Report, ignore
+from studio.domain.records import Adapter
 from studio.services import adapters as adapter_files
 from studio.services import check, hub_data, jobs
+from studio.services import tasks as task_files
 from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
 from studio.services.formats import Problem
@@ -47,29 +53,65 @@ class Evaluate:
         With `judge` the questions and both answers are sent there; its choice is told beside the verdict.
         """
         adapter = self.adapters.get(adapter_ref)
-        model = adapter_files.base_of(adapter, self.models)
-        for left in self.home.cache.glob("evaluate-*"):  # of a process that was killed
-            if left.stat().st_mtime < time.time() - 86_400:
-                shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix="evaluate-", dir=self.home.cache) as folder:
-            directory = Path(folder)
+        asked = self._asked(adapter)
+        with self._folder() as directory:
             answers = EvaluateConfig().answers if answers is None else answers
-            request = {
-                "model": model.model_dump(),
-                "adapter": adapter.path,
-                "data": str(self._examples(data_path, format, map, directory / "data.jsonl", report)),
-                "quantization": adapter_files.facts(Path(adapter.path)).get("quantization", "none"),
-                "answers": answers,
-                "general": general,
-                "max_new_tokens": "auto",
-                "seed": 42,
-            } | ({"samples": answers} if judge else {})
-            (directory / "request.json").write_text(json.dumps(request), encoding="utf-8")
-            jobs.run("evaluate", directory, self.home.logs / "evaluate.log", report, self.command)
-            result = dict(json.loads((directory / "result.json").read_text(encoding="utf-8")))
+            data = self._examples(data_path, format, map, directory / "data.jsonl", report)
+            asked |= {"data": str(data), "answers": answers, "general": general, "max_new_tokens": "auto"}
+            result = self._measured("evaluate", directory, asked | ({"samples": answers} if judge else {}), report)
         if judge:
             result["judge"] = judge.compare(result["samples"], report=report)
         return result
+
+    def tasks(
+        self,
+        adapter_ref: str,
+        folder: str | Path,
+        *,
+        names: Sequence[str] = (),
+        limit: int | None = None,
+        chat_template: bool = False,
+        report: Report = ignore,
+    ) -> dict[str, Any]:
+        """Return the comparison on the lm-eval tasks of a folder, or on those named; nothing of it is kept.
+
+        `limit`: only so many documents of each task. With `chat_template` they are asked as chat asks.
+        """
+        if importlib.util.find_spec("lm_eval") is None:
+            raise StudioError('Tasks need lm-eval: run `pip install "peft-studio[lm-eval]"`.')
+        asked = self._asked(self.adapters.get(adapter_ref)) | {"limit": limit, "chat_template": chat_template}
+        chosen = task_files.gather(Path(folder).expanduser(), names)
+        with self._folder() as directory:
+            (directory / "tasks").mkdir()
+            for number, config in enumerate(chosen.values()):
+                config["dataset_kwargs"]["cache_dir"] = str(directory / "cache")
+                text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+                (directory / "tasks" / f"{number}.yaml").write_text(text, encoding="utf-8")
+            return self._measured("tasks", directory, asked, report)
+
+    def _asked(self, adapter: Adapter) -> dict[str, Any]:
+        """Return what every job is asked with: base, adapter, how the base is held, and a seed."""
+        return {
+            "model": adapter_files.base_of(adapter, self.models).model_dump(),
+            "adapter": adapter.path,
+            "quantization": adapter_files.facts(Path(adapter.path)).get("quantization", "none"),
+            "seed": 42,
+        }
+
+    @contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """Yield a folder that is removed afterwards, as are those of processes that were killed."""
+        for left in self.home.cache.glob("evaluate-*"):
+            if left.stat().st_mtime < time.time() - 86_400:
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="evaluate-", dir=self.home.cache) as folder:
+            yield Path(folder)
+
+    def _measured(self, job: str, directory: Path, asked: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Let an engine do the job and return what it found."""
+        (directory / "request.json").write_text(json.dumps(asked), encoding="utf-8")
+        jobs.run(job, directory, self.home.logs / "evaluate.log", report, self.command)
+        return dict(json.loads((directory / "result.json").read_text(encoding="utf-8")))
 
     def _examples(
         self, data: str | Path, format: str, map: dict[str, str] | None, target: Path, report: Report
