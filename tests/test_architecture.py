@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 # pure helpers for names and places below the home folder; the store itself is for services
 EVERYWHERE = {"studio", "studio.storage.paths"}
-LEARNING = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "trl"}
+LEARNING = {"torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "trl", "lm_eval"}
 SERVICES = {"Store", "Machine", "Models", "Datasets", "Runs", "Adapters", "Chat", "Evaluate", "Meter"}
 SERVICES |= {"Conversations", "Notify", "Inspect", "Estimates", "Power", "Programs", "Vllm"}
 BUILDERS = {

@@ -26,11 +26,12 @@ from studio.engine.report import Reporter, write_json
 from studio.engine.verdict import difference
 
 FEWEST = 6  # documents; if the adapter won each of five, a sign test would still say p = 0.06
-EMPTY = "corresponds to no data"  # in the words of `datasets`
+# what `datasets` says of files without rows, where its reader does not just stop
+EMPTY = ("corresponds to no data", "at least one example", "No columns to parse from file")
 ESCAPE = "{{ ''.__class__.__mro__ }}"
 # what lm-eval and the readers of data raise on settings, templates and rows that do not fit each other
-WRONG = (ValueError, LookupError, TypeError, AttributeError, AssertionError, ArithmeticError, SyntaxError)
-WRONG += (NotImplementedError, RecursionError, FileNotFoundError, TemplateError, DatasetsError)
+WRONG: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError, AssertionError, SyntaxError)
+WRONG += (ArithmeticError, NotImplementedError, RecursionError, FileNotFoundError, TemplateError, DatasetsError)
 
 
 def run(directory: Path, reporter: Reporter) -> None:
@@ -146,21 +147,17 @@ def _prepared(manager: TaskManager, name: str) -> Any:
 def _rows(name: str, config: dict[str, Any]) -> Any:
     try:
         return datasets.load_dataset(config["dataset_path"], config.get("dataset_name"), **config["dataset_kwargs"])
-    except (StopIteration, ValueError) as error:  # a reader stops, or another says that there is no data
-        if isinstance(error, ValueError) and EMPTY not in str(error):
+    except (StopIteration, ValueError, DatasetsError) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, StopIteration) and not any(words in str(cause) for words in EMPTY):
             raise
         raise DataError(f"The data of the task {name} holds no rows.", "Add some, or leave the task out.") from error
 
 
 def _known(name: str, what: str, value: Any, registry: Any) -> None:
     if value not in registry:
-        raise DataError(
-            f"lm-eval has no {what} {value}, which the task {name} asks for.", f"It has: {_list(registry)}."
-        )
-
-
-def _list(names: Any) -> str:
-    return ", ".join(sorted(names))
+        there = ", ".join(sorted(registry))
+        raise DataError(f"lm-eval has no {what} {value}, which the task {name} asks for.", f"It has: {there}.")
 
 
 @contextmanager
@@ -192,16 +189,16 @@ def report(tasks: dict[str, Any], found: dict[str, dict[str, Any]], seed: int) -
         better[name] = sides[0]["higher_is_better"][name]
         for key, value in sides[0]["results"][name].items():
             metric, comma, kept = key.partition(",")
-            values = [_number(value), _number(sides[1]["results"][name].get(key))]
-            if not comma or metric.endswith("_stderr") or None in values:
+            before, after = _number(value), _number(sides[1]["results"][name].get(key))
+            if not comma or metric.endswith("_stderr") or before is None or after is None:
                 continue
             label = metric if kept == "none" else key  # of a filter's answers: metric,filter
-            result["base"][name][label], result["adapter"][name][label] = values
+            result["base"][name][label], result["adapter"][name][label] = before, after
             if task.aggregation().get(metric) is lm_metrics.mean:
-                before, after = _paired([side["samples"][name] for side in sides], metric, kept)
-                result["difference"][name][label] = difference(before, after, np.ones(len(before)), rng)
+                scores = _paired([side["samples"][name] for side in sides], metric, kept)
+                result["difference"][name][label] = difference(*scores, np.ones(len(scores[0])), rng)
             else:
-                result["difference"][name][label] = {"mean": values[1] - values[0]}
+                result["difference"][name][label] = {"mean": after - before}
     result["verdict"] = verdict(result, better)
     return result
 
@@ -224,11 +221,12 @@ def verdict(result: dict[str, Any], better: dict[str, dict[str, bool]]) -> str:
     """
     told: dict[str, list[str]] = {"better on": [], "worse on": [], "no clear difference on": [], "not judged:": []}
     for name, differences in result["difference"].items():
-        label, found = next(((key, each) for key, each in differences.items() if "low" in each), ("", {}))
+        label = next((key for key, each in differences.items() if "low" in each), "")
         higher = better[name].get(label.partition(",")[0])
         if higher is None:
             told["not judged:"].append(name)
             continue
+        found = differences[label]
         side = 0 if result["documents"][name] < FEWEST else (found["low"] > 0) - (found["high"] < 0)
         figures = f"{name} ({label} {result['adapter'][name][label]:.3f} against {result['base'][name][label]:.3f})"
         words = "no clear difference on" if not side else "better on" if (side > 0) == higher else "worse on"

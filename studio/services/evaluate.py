@@ -28,7 +28,7 @@ from studio.storage.paths import Home
 
 
 class Evaluate:
-    """Compares an adapter with its base, on a data file or the held-out rows of a data set."""
+    """Compares an adapter with its base: on a data file, the held-out rows of a data set, or tasks of lm-eval."""
 
     def __init__(
         self, home: Home, models: Models, adapters: Adapters, datasets: Datasets, command: Sequence[str] = jobs.ENGINE

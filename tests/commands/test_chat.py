@@ -92,6 +92,51 @@ def test_a_judge_is_named_whole_and_what_it_is_sent_is_said(
     assert (asked[0]["judge"].model, asked[0]["general"]) == ("m", False)
 
 
+ON_TASKS = {
+    "documents": {"colours": 1200},
+    "base": {"colours": {"acc": 0.5, "mcc": 0.0}},
+    "adapter": {"colours": {"acc": 0.75, "mcc": 0.5}},
+    "difference": {"colours": {"acc": {"mean": 0.25, "low": 0.2, "high": 0.3, "p": 0.0005}, "mcc": {"mean": 0.5}}},
+    "verdict": "Better on colours (acc 0.750 against 0.500).",
+}
+
+
+def test_evaluate_prints_tasks_as_a_table(
+    call: Call, trained: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def run(self: Evaluate, adapter: str, folder: str, *, report: Report, **options: Any) -> dict[str, Any]:
+        asked.append((adapter, folder, options))
+        return ON_TASKS
+
+    monkeypatch.setattr(Evaluate, "tasks", run)
+    chosen = ("--task", "colours", "--limit", 3, "--chat-template")
+    result = call("evaluate", "support-desk", "--tasks", tmp_path, *chosen, "--json")
+    assert json.loads(result.stdout) == ON_TASKS
+    assert asked == [("support-desk", str(tmp_path), {"names": ["colours"], "limit": 3, "chat_template": True})]
+    told = " ".join(call("evaluate", "support-desk", "--tasks", tmp_path).stdout.split())
+    assert "colours 1,200 acc 0.500 0.750 +0.250, +0.200 to +0.300, p < 0.001" in told
+    assert "colours 1,200 mcc 0.000 0.500 +0.500 Better on colours (acc 0.750 against 0.500)." in told
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "--dataset, --tasks"),
+        (("--dataset", "a.csv", "--tasks", "."), "--dataset, --tasks"),
+        (("--tasks", ".", "--no-general"), "--task, --limit and --chat-template"),
+        (("--tasks", ".", "--map", "prompt=a"), "--task, --limit and --chat-template"),
+        (("--dataset", "a.csv", "--limit", "3"), "need --tasks"),
+        (("--dataset", "a.csv", "--task", "a"), "need --tasks"),
+    ],
+)
+def test_data_or_tasks_each_with_options_of_its_own(call: Call, given: tuple[str, ...], words: str) -> None:
+    result = call("evaluate", "support-desk", *given)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_evaluate_names_what_is_missing(call: Call, trained: dict[str, Any]) -> None:
     result = call("evaluate", "support-desk", "--dataset", "nowhere.csv", "--json")
     assert result.exit_code == 1

@@ -204,8 +204,8 @@ def test_a_task_lm_eval_cannot_run_is_named_with_the_reason(bold, folder, change
         ("json", "", "holds no rows"),
         ("json", "\n\n", "holds no rows"),
         ("csv", "question,answer\n", "holds no rows"),
-        ("csv", "", "cannot run the task colours. EmptyDataError: No columns to parse from file"),
-        ("text", "", "holds no rows"),
+        ("csv", "", "holds no rows"),
+        ("text", "", "cannot run the task colours"),
         ("json", "not json\n", "cannot run the task colours. .*JSON"),
         ("parquet", "not parquet", "cannot run the task colours. .*[Pp]arquet"),
     ],
@@ -252,7 +252,7 @@ def test_an_engine_measures_offline_and_leaves_nothing(bold, folder, home, tmp_p
     assert set(found["difference"]["words"]) == {"exact_match,first", "exact_match,whole"}
     assert "Measuring the adapter on words" in heard
     (folder / "words.yaml").write_text((folder / "words.yaml").read_text().replace("question", "colour"))
-    with pytest.raises(EngineError, match="cannot run the task words. UndefinedError: 'colour' is undefined"):
+    with pytest.raises(EngineError, match=r"cannot run the task words\. UndefinedError: 'colour' is undefined"):
         evaluate.tasks(str(adapter), folder)
     assert list(home.cache.iterdir()) == []
     assert list((tmp_path / "user").rglob("*")) == []

@@ -1,5 +1,6 @@
-"""Evaluation: the user's file becomes examples for the engine, its comparison comes back, nothing stays behind."""
+"""Evaluation: the user's file or tasks go to the engine, its comparison comes back, nothing stays behind."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -7,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
-from studio.domain.errors import DataError, EngineError, NotFound
+from studio.domain.errors import DataError, EngineError, NotFound, StudioError
 from studio.domain.records import Model
 from studio.services.adapters import Adapters
 from studio.services.datasets import Datasets
@@ -21,13 +23,14 @@ import json, sys
 from pathlib import Path
 folder = Path(sys.argv[2])
 request = json.loads((folder / "request.json").read_text())
-rows = [json.loads(line) for line in Path(request["data"]).read_text().splitlines()]
+tasks = {path.name: path.read_text() for path in folder.glob("tasks/*")}
+rows = [json.loads(line) for line in Path(request["data"]).read_text().splitlines()] if "data" in request else tasks
 event = {"type": "phase", "words": "Comparing"}
-if len(rows) == 1:
+if len(rows) == 1 and not tasks:
     event = {"type": "failed", "message": "One row says nothing.", "hint": "Add some."}
 (folder / "events.jsonl").write_text(json.dumps(event) + "\\n")
 (folder / "result.json").write_text(json.dumps({"request": request, "rows": rows, "samples": [], "verdict": "Better."}))
-sys.exit(len(rows) == 1)
+sys.exit(event["type"] == "failed")
 """
 
 
@@ -56,6 +59,48 @@ def write(tmp_path, rows):
     file = tmp_path / "test.csv"
     file.write_text("topic,question,answer\n" + "\n".join(rows))
     return file
+
+
+TASK = """task: colours
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.jsonl}}
+test_split: test
+doc_to_text: "{{question}}"
+"""
+
+
+@pytest.fixture
+def tasks(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "colours.yaml").write_text(TASK)
+    (folder / "rows.jsonl").write_text("{}")
+    return folder
+
+
+def test_tasks_reach_the_engine_as_plain_settings_with_a_cache_that_goes(home, evaluate, adapter, tasks):
+    result = evaluate.tasks(adapter, tasks, names=["colours"], limit=3, chat_template=True)
+    asked = result["request"]
+    assert (asked["adapter"], asked["quantization"], asked["limit"], asked["chat_template"]) == (
+        adapter,
+        "nf4",
+        3,
+        True,
+    )
+    (text,) = result["rows"].values()
+    written = yaml.safe_load(text)
+    assert written["doc_to_text"] == "{{question}}"
+    assert written["dataset_kwargs"]["data_files"] == {"test": str(tasks / "rows.jsonl")}
+    assert Path(written["dataset_kwargs"]["cache_dir"]).parent.parent == home.cache
+    assert list(home.cache.iterdir()) == []
+
+
+def test_without_lm_eval_one_sentence_names_the_extra(home, evaluate, adapter, tasks, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(StudioError, match=r'^Tasks need lm-eval: run `pip install "peft-studio\[lm-eval\]"`\.$'):
+        evaluate.tasks(adapter, tasks)
+    assert list(home.cache.iterdir()) == []
 
 
 def test_a_file_is_compared_on_its_usable_rows(home, evaluate, adapter, tmp_path):
