@@ -205,7 +205,7 @@ def test_a_task_lm_eval_cannot_run_is_named_with_the_reason(bold, folder, change
         ("json", "\n\n", "holds no rows"),
         ("csv", "question,answer\n", "holds no rows"),
         ("csv", "", "holds no rows"),
-        ("text", "", "cannot run the task colours"),
+        ("text", "", "holds no rows"),
         ("json", "not json\n", "cannot run the task colours. .*JSON"),
         ("parquet", "not parquet", "cannot run the task colours. .*[Pp]arquet"),
     ],
