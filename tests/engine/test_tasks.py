@@ -37,7 +37,15 @@ CHOICE = {
     "doc_to_text": "{{question}}",
     "doc_to_choice": "choices",
     "doc_to_target": "answer",
-    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}, {"metric": "mcc"}],
+    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}, {"metric": "brier_score"}],
+}
+ROLLING = {
+    "task": "texts",
+    "dataset_path": "json",
+    "test_split": "test",
+    "output_type": "loglikelihood_rolling",
+    "doc_to_text": "",
+    "doc_to_target": "question",
 }
 WRITTEN = {
     "task": "words",
@@ -89,28 +97,46 @@ def compare(bold, folder, **changes):
     return tasks.compare(*bold, folder, **options | changes)
 
 
+def by_itself(bold, side, folder, *names):
+    """What lm-eval says when it loads the files itself, the adapter through peft."""
+    model = HFLM(str(bold[0]), dtype="float32", device="cpu", peft=str(bold[1]) if side == "adapter" else None)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    return simple_evaluate(model, tasks=list(names), task_manager=manager, bootstrap_iters=0)
+
+
 @pytest.mark.spec("U7.3", "U7.5")
 def test_both_sides_have_the_figures_lm_eval_gives_them(bold, folder):
-    write(folder, CHOICE, WRITTEN)
+    """Chances and not only choices are compared: two models this small choose alike."""
+    write(folder, CHOICE, ROLLING)
     heard = []
     found = compare(bold, folder, phase=lambda *words: heard.append(words[0]))
-    manager = TaskManager(include_path=str(folder), include_defaults=False)
-    for side, more in (("base", {}), ("adapter", {"peft": str(bold[1])})):
-        alone = HFLM(pretrained=str(bold[0]), dtype="float32", device="cpu", **more)
-        theirs = simple_evaluate(alone, tasks=["colours", "words"], task_manager=manager, bootstrap_iters=0)
-        results = theirs["results"]
-        assert found[side]["colours"] == {key: results["colours"][f"{key},none"] for key in ("acc", "acc_norm", "mcc")}
-        keys = ("exact_match,first", "exact_match,whole")
-        assert found[side]["words"] == {key: results["words"][key] for key in keys}
-    assert found["documents"] == {"colours": 12, "words": 12}
-    one = found["difference"]["colours"]
-    assert one["acc"]["mean"] == pytest.approx(found["adapter"]["colours"]["acc"] - found["base"]["colours"]["acc"])
-    assert one["acc"]["low"] <= one["acc"]["mean"] <= one["acc"]["high"]
-    assert set(one["mcc"]) == {"mean"}, "made of all answers at once: no score for each document"
-    assert heard[2:] == [
-        f"Measuring {who} on {task}" for who in ("the base model", "the adapter") for task in found["base"]
-    ]
+    for side in ("base", "adapter"):
+        theirs = by_itself(bold, side, folder, "colours", "texts")["results"]
+        for task, figures in found[side].items():
+            assert figures == pytest.approx({key: theirs[task][f"{key},none"] for key in figures}, rel=1e-5)
+    before, after = (found[side]["texts"]["word_perplexity"] for side in ("base", "adapter"))
+    assert abs(after / before - 1) > 0.01
+    only = {"mean": pytest.approx(after - before)}
+    assert found["difference"]["texts"]["word_perplexity"] == only, "made of all texts at once: no score for each"
+    assert set(found["difference"]["colours"]["acc"]) == {"mean", "low", "high", "p"}
+    assert found["documents"] == {"colours": 12, "texts": 12}
+    sides = ("the base model", "the adapter")
+    assert heard[2:] == [f"Measuring {side} on {task}" for side in sides for task in found["base"]]
     json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.spec("U7.5")
+def test_an_adapter_that_says_what_is_expected_is_better(bold, folder):
+    """The answers expected are those lm-eval gets of the adapter by itself."""
+    said = by_itself(bold, "adapter", write(folder, WRITTEN), "words")["samples"]["words"]
+    rows = [row | {"said": one["resps"][0][0]} for row, one in zip(ROWS, said, strict=False)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = compare(bold, write(folder, WRITTEN | {"doc_to_target": "said"}))
+    whole = "exact_match,whole"
+    assert (found["base"]["words"][whole], found["adapter"]["words"][whole]) == (0, 1)
+    assert found["difference"]["words"][whole] == {"mean": 1, "low": 1, "high": 1, "p": 1 / 2000}
+    assert set(found["base"]["words"]) == {"exact_match,first", whole}
+    assert " on words (exact_match,first " in found["verdict"], "the first metric is the headline"
 
 
 def test_a_limit_takes_the_first_documents(bold, folder):
