@@ -21,7 +21,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from studio.domain.errors import DataError, StudioError
-from studio.engine import generate, models, tokens
+from studio.engine import evaluate, generate, models, tokens
 from studio.engine.report import Reporter, write_json
 from studio.engine.verdict import difference
 
@@ -80,7 +80,7 @@ def compare(
     tokens.template_of(tokenizer)
 
     phase("Loading the model to compare")
-    pipeline = generate.Pipeline(folder, quantization, dtype, device, whole=True)
+    pipeline = evaluate.pipeline_for(adapter, folder, quantization, dtype, device)
     found: dict[str, dict[str, Any]] = {"base": {}, "adapter": {}}
     for side, words in (("base", "the base model"), ("adapter", "the adapter")):
         pipeline.select(adapter if side == "adapter" else None)
