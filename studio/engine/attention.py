@@ -2,18 +2,19 @@
 
 import contextlib
 import functools
+import inspect
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-varlen: Any = None
-if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13):  # before: a call for each segment
-    from torch.nn.attention.varlen import varlen_attn as varlen
+TAKES = inspect.signature(varlen_attn).parameters
+VARLEN = "window_size" in TAKES  # torch 2.10 takes none: there it is a call for each segment
 
 NAME = "packed"
 # Causal attention through transformers' interface, and a head of one matrix: checked by a test each.
@@ -152,7 +153,7 @@ def _flashes(query: torch.Tensor, value: torch.Tensor) -> bool:
         and query.shape[3] == value.shape[3] <= 256
         and query.shape[3] % 8 == 0
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
-        and varlen is not None
+        and VARLEN
     )
 
 
@@ -161,12 +162,14 @@ def _flash(
 ) -> torch.Tensor:
     """One kernel for all segments. Its window counts the keys before a query, transformers' the query too."""
     begins, longest = starts(tuple(lengths), query.device), max(lengths)
-    return varlen(
+    # before torch 2.13 it need not be told that several heads share a key
+    grouped = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in TAKES else {}
+    return varlen_attn(
         *(part[0].transpose(0, 1) for part in (query, key, value)),
         *(begins, begins, longest, longest),
         scale=scale,
         window_size=(window - 1 if window else -1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )[None]
 
 

@@ -52,16 +52,17 @@ def model(kind: str, starter: Path, folder: Path) -> Path:
 def memory(studio: Studio, base: str, rows: Path, method: str, length: int, steps: int) -> dict[str, float]:
     """Foretell a run in three ways, and train it; bytes at the peak."""
     wanted = [*QUIET, f"method.name={method}", f"train.batch_tokens={length}", f"train.effective_rows={length // 128}"]
-    return _run(studio, base, rows, [*wanted, f"train.max_steps={steps}"], "peak_memory_bytes")
+    return foretell(studio, base, rows, [*wanted, f"train.max_steps={steps}"], "peak_memory_bytes")
 
 
 def clock(studio: Studio, base: str, rows: Path, method: str, length: int, steps: int) -> dict[str, float]:
     """The same of the seconds from a run's start to its end."""
     wanted = [f"method.name={method}", f"train.batch_tokens={length}", f"train.max_steps={steps}", "train.seed=1"]
-    return _run(studio, base, rows, wanted, "seconds")
+    return foretell(studio, base, rows, wanted, "seconds")
 
 
-def _run(studio: Studio, base: str, rows: Path, wanted: list[str], figure: str) -> dict[str, float]:
+def foretell(studio: Studio, base: str, rows: Path, wanted: list[str], figure: str) -> dict[str, float]:
+    """Say a figure of a run in three ways, and train it."""
     config = from_document(override({"model": {"id": base}, "data": {"path": str(rows)}}, wanted))
     resolved = studio.runs.resolve(config)
     quotes = {"rough": studio.estimates.of(resolved), "traced": studio.estimates.thorough(resolved)}

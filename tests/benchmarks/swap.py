@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 import peft
-import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
 from studio.engine.generate import Pipeline, settings
+from studio.engine.models import memory_bytes
 from studio.services.models import Models
 from studio.storage.paths import Home
 
@@ -51,10 +51,10 @@ def memory(pipeline: Pipeline, adapters: list[Path]) -> str:
     pipeline.swap.tables.clear()
     pipeline.select(None)
     gc.collect()
-    before = psutil.Process().memory_info().rss
+    before = memory_bytes(pipeline.model.device)
     for adapter in adapters:
         pipeline.select(adapter)
-    grown = psutil.Process().memory_info().rss - before
+    grown = memory_bytes(pipeline.model.device) - before
     files = sum((adapter / "adapter_model.safetensors").stat().st_size for adapter in adapters)
     sizes = f"{grown / 1e6:.0f} MB | {files / 1e6:.0f} MB, their files"
     return f"| {COUNT} loaded, beyond the base | {sizes} | {grown / files:.2f} |"
@@ -63,6 +63,8 @@ def memory(pipeline: Pipeline, adapters: list[Path]) -> str:
 def seconds(work: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
@@ -94,10 +96,10 @@ def main() -> None:
 
 def compare(model: str, adapters: list[Path], repeat: int) -> None:
     pipeline = Pipeline(Path(model))
-    print(f"{pipeline.model.dtype}, {torch.get_num_threads()} threads\n")
+    print(f"{pipeline.model.dtype}, {pipeline.model.device}, {torch.get_num_threads()} threads\n")
     print("| | ours | compared with | ratio |\n| --- | --- | --- | --- |")
     print(memory(pipeline, adapters), flush=True)
-    plain: Any = AutoModelForCausalLM.from_pretrained(model, dtype=pipeline.model.dtype)
+    plain: Any = AutoModelForCausalLM.from_pretrained(model, dtype=pipeline.model.dtype).to(pipeline.model.device)
     plain = peft.PeftModel.from_pretrained(plain, str(adapters[0]), adapter_name="n0").eval()
     for number in range(1, 8):
         plain.load_adapter(str(adapters[number]), f"n{number}")
@@ -146,7 +148,7 @@ def speaking(pipeline: Pipeline, plain: Any, adapters: list[Path], repeat: int) 
     pipeline.select(adapters[0])
     prompt = pipeline.tokenizer.apply_chat_template(
         ASK, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    ).to(plain.device)
     length = prompt["input_ids"].shape[1]
     chosen = settings(plain, pipeline.tokenizer, GREEDY["room"])
     firsts: list[float] = []

@@ -1,4 +1,4 @@
-"""A peer's training of the same rows: `train_peers.py trainer|trl|unsloth MODEL ROWS.jsonl SEED PER_STEP`."""
+"""Training of the same rows by a peer: `train_peers.py trainer|trl|tuned|liger|unsloth MODEL ROWS SEED PER_STEP`."""
 
 import json
 import resource
@@ -7,6 +7,9 @@ import time
 from typing import Any
 
 RANK, RATE, MICRO = 16, 2e-4, 8
+# What its users turn on where the memory allows: nothing computed again, larger pieces of rows alike in length.
+TUNED: dict[str, Any] = {"gradient_checkpointing": False, "per_device_train_batch_size": 32, "bf16": True}
+TUNED |= {"model_init_kwargs": {"dtype": "bfloat16"}, "train_sampling_strategy": "group_by_length"}
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -66,9 +69,13 @@ def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int, per_step:
         trainer: Any = SFTTrainer(
             model=base, processing_class=its, args=SFTConfig(**common), train_dataset=data, callbacks=[clock]
         )
-    elif peer == "trl":
+    elif peer in ("trl", "tuned", "liger"):
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
+
+        if peer != "trl":
+            common |= TUNED | {"gradient_accumulation_steps": per_step // TUNED["per_device_train_batch_size"]}
+            common |= {"use_liger_kernel": peer == "liger"}
 
         data = Dataset.from_list([{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in rows])
         trainer = SFTTrainer(
