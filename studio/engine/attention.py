@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
+from torch.nn.attention import varlen
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-TAKES = inspect.signature(varlen_attn).parameters
+attend_rows: Any = varlen.varlen_attn
+TAKES = inspect.signature(attend_rows).parameters
 VARLEN = "window_size" in TAKES  # torch 2.10 takes none: there it is a call for each segment
 
 NAME = "packed"
@@ -163,8 +164,8 @@ def _flash(
     """One kernel for all segments. Its window counts the keys before a query, transformers' the query too."""
     begins, longest = starts(tuple(lengths), query.device), max(lengths)
     # before torch 2.13 it need not be told that several heads share a key
-    grouped = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in TAKES else {}
-    return varlen_attn(
+    grouped: dict[str, bool] = {"enable_gqa": query.shape[1] != key.shape[1]} if "enable_gqa" in TAKES else {}
+    return attend_rows(
         *(part[0].transpose(0, 1) for part in (query, key, value)),
         *(begins, begins, longest, longest),
         scale=scale,
