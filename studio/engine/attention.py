@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-attend_rows: Any = varlen.varlen_attn
+attend_rows: Any = varlen.varlen_attn  # what it takes differs from release to release
 TAKES = inspect.signature(attend_rows).parameters
 VARLEN = "window_size" in TAKES  # torch 2.10 takes none: there it is a call for each segment
 

@@ -4,8 +4,7 @@ A model in Llama's shape with a billion random numbers, made on the spot; the sa
 step, each in a process of its own, in turn; medians. Speed is that after the first step, in which code is loaded. MFU
 counts 4·N operations a token (the base is frozen), of what the card's maker says it does. `--python` names one that
 has TRL: `pip install -c build/constraints.txt trl==1.16.0 torch transformers peft accelerate datasets`, and Liger's
-kernels if they are to be compared; `--unsloth` one that has Unsloth. With `--foretell` the peak of memory is compared
-with what was said before instead.
+kernels if they are to be compared; `--unsloth` one that has Unsloth.
 """
 
 import argparse
@@ -23,8 +22,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from studio.domain.cards import CARDS
 from studio.services.models import Models
 from studio.storage.paths import Home
-from studio.studio import Studio
-from tests.benchmarks.estimate import QUIET, foretell
 from tests.benchmarks.train import ours, peer, rows_of
 
 SHAPE = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32}
@@ -64,7 +61,6 @@ def main() -> None:
     parser.add_argument("--unsloth", type=Path, default=Path(sys.executable), help="with Unsloth")
     parser.add_argument("--base", type=Path, help="folder of the model, made there unless it is there")
     parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer it gets, for the starter's")
-    parser.add_argument("--foretell", action="store_true")
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"])
     parser.add_argument("--width", type=int, default=SHAPE["hidden_size"])
     wanted = parser.parse_args()
@@ -80,23 +76,14 @@ def main() -> None:
         rows = rows_of(wanted.rows, wanted.count, folder)
         for _ in range(wanted.repeat):
             for kind in wanted.kinds:
-                if wanted.foretell:
-                    made = foretold(home.root, str(base), rows, KINDS[kind][1])
-                elif kind in OURS:
+                if kind in OURS:
                     made = ours(home.root, rows, 42, model=str(base), per_step=wanted.per_step, also=KINDS[kind][1])
                 else:
                     python = wanted.unsloth if kind == "unsloth" else wanted.python
                     made = peer(python, kind, str(base), rows, folder, 42, wanted.per_step)
                 found[kind].append(made)
                 print(json.dumps({kind: made}), file=sys.stderr, flush=True)
-    if not wanted.foretell:
-        table(found, numbers)
-
-
-def foretold(home: Path, base: str, rows: Path, settings: list[str]) -> dict[str, float]:
-    """The peak of memory of six steps as said before in three ways, each as a share of what it was."""
-    found = foretell(Studio(home), base, rows, [*QUIET, *settings, "train.max_steps=6"], "peak_memory_bytes")
-    return {"took": found["took"]} | {way: found[way] / found["took"] for way in ("rough", "traced", "measured")}
+    table(found, numbers)
 
 
 def table(found: dict[str, list[dict[str, Any]]], numbers: float) -> None:

@@ -52,17 +52,16 @@ def model(kind: str, starter: Path, folder: Path) -> Path:
 def memory(studio: Studio, base: str, rows: Path, method: str, length: int, steps: int) -> dict[str, float]:
     """Foretell a run in three ways, and train it; bytes at the peak."""
     wanted = [*QUIET, f"method.name={method}", f"train.batch_tokens={length}", f"train.effective_rows={length // 128}"]
-    return foretell(studio, base, rows, [*wanted, f"train.max_steps={steps}"], "peak_memory_bytes")
+    return _run(studio, base, rows, [*wanted, f"train.max_steps={steps}"], "peak_memory_bytes")
 
 
 def clock(studio: Studio, base: str, rows: Path, method: str, length: int, steps: int) -> dict[str, float]:
     """The same of the seconds from a run's start to its end."""
     wanted = [f"method.name={method}", f"train.batch_tokens={length}", f"train.max_steps={steps}", "train.seed=1"]
-    return foretell(studio, base, rows, wanted, "seconds")
+    return _run(studio, base, rows, wanted, "seconds")
 
 
-def foretell(studio: Studio, base: str, rows: Path, wanted: list[str], figure: str) -> dict[str, float]:
-    """Say a figure of a run in three ways, and train it."""
+def _run(studio: Studio, base: str, rows: Path, wanted: list[str], figure: str) -> dict[str, float]:
     config = from_document(override({"model": {"id": base}, "data": {"path": str(rows)}}, wanted))
     resolved = studio.runs.resolve(config)
     quotes = {"rough": studio.estimates.of(resolved), "traced": studio.estimates.thorough(resolved)}
@@ -83,14 +82,17 @@ def main() -> None:
     parser.add_argument("rows", type=Path)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--lengths", nargs="+", type=int, default=LENGTHS)
-    parser.add_argument("--models", nargs="+", default=("starter", *RANDOM))
+    parser.add_argument("--models", nargs="+", default=("starter", *RANDOM), help="folders of others too")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--time", action="store_true")
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        starter = Path(Studio(folder / "models").models.fetch_starter().path)
-        bases = {kind: starter if kind == "starter" else model(kind, starter, folder) for kind in wanted.models}
+        bases = {kind: Path(kind) for kind in wanted.models}
+        if not all(base.is_dir() for base in bases.values()):
+            starter = Path(Studio(folder / "models").models.fetch_starter().path)
+            bases |= {kind: model(kind, starter, folder) for kind in RANDOM if kind in bases}
+            bases |= {"starter": starter} if "starter" in bases else {}
         errors: dict[str, list[float]] = {"rough": [], "traced": [], "measured": []}
         out = sys.stdout
         out.write(f"| model | method | tokens at once | took, {'s' if wanted.time else 'GB'} | others' share")

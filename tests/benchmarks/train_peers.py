@@ -8,8 +8,9 @@ from typing import Any
 
 RANK, RATE, MICRO = 16, 2e-4, 8
 # What its users turn on where the memory allows: nothing computed again, larger pieces of rows alike in length.
-TUNED: dict[str, Any] = {"gradient_checkpointing": False, "per_device_train_batch_size": 32, "bf16": True}
-TUNED |= {"model_init_kwargs": {"dtype": "bfloat16"}, "train_sampling_strategy": "group_by_length"}
+TUNED: dict[str, Any] = {"gradient_checkpointing": False, "bf16": True, "model_init_kwargs": {"dtype": "bfloat16"}}
+TUNED |= {"train_sampling_strategy": "group_by_length"}
+AT_ONCE = 32
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -74,7 +75,8 @@ def main(peer: str, model: str, rows: list[dict[str, Any]], seed: int, per_step:
         from trl import SFTConfig, SFTTrainer
 
         if peer != "trl":
-            common |= TUNED | {"gradient_accumulation_steps": per_step // TUNED["per_device_train_batch_size"]}
+            micro = min(AT_ONCE, per_step)
+            common |= TUNED | {"per_device_train_batch_size": micro, "gradient_accumulation_steps": per_step // micro}
             common |= {"use_liger_kernel": peer == "liger"}
 
         data = Dataset.from_list([{"prompt": row["messages"][:1], "completion": row["messages"][1:]} for row in rows])

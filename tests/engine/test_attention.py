@@ -93,6 +93,22 @@ def test_other_architectures_and_attention_with_dropout_are_not_packed():
     assert not attention.packable(AutoConfig.for_model("llama", attention_dropout=0.1, **SHAPE))
 
 
+@pytest.mark.parametrize("takes", [{"window_size"}, {"window_size", "enable_gqa"}])
+def test_torch_is_told_of_shared_keys_only_where_it_takes_that(takes, monkeypatch):
+    given = {}
+
+    def note(query, *_, **more):
+        given.update(more)
+        return query
+
+    monkeypatch.setattr(attention, "attend_rows", note)
+    monkeypatch.setattr(attention, "TAKES", takes)
+    query, key = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8)
+    attention._flash(query, key, key, [2, 4], 0.3, None)
+    assert set(given) == takes | {"scale"}
+    assert given.get("enable_gqa", True) is True
+
+
 @on_a_card
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("groups", [1, 2, 4])
